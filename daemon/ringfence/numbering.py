@@ -1,0 +1,138 @@
+"""Any dialled or shown string to E.164, or to a named defect. Strict: what is not plainly a number is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+import phonenumbers
+
+from ringfence.config import EndpointPlan, NumberingPlan, NumberingSettings
+from ringfence.model import Attempt, Number, NumberedAttempt
+
+MAX_RAW_LENGTH = 64
+
+MISSING = "missing"
+TOO_LONG = "too_long"
+NOT_DIGITS = "not_digits"
+NOT_DIALLABLE = "not_diallable"
+
+_SEPARATORS = str.maketrans("", "", " -.()")
+_DIGITS = re.compile(r"\+?[0-9]+", re.ASCII)
+_WITHHELD = frozenset({"anonymous", "unknown", "unavailable", "restricted", "private", "withheld", "<unknown>"})
+# NXX-NXX-XXXX, N = 2-9; the area code's second digit is not 9 and no area code is N11 (NANP).
+_NANP = re.compile(r"1(?!.11)[2-9][0-8][0-9][2-9][0-9]{6}", re.ASCII)
+
+
+def canonical(raw: str, plan: NumberingPlan, *, called: bool) -> Number:
+    """The E.164 digits of `raw` as dialled (`called`) or shown under `plan`, or the defect that bars it.
+
+    Accepts digits with an optional leading `+` and the visual separators space, `-`, `.`, `(` and `)`
+    (RFC 3966 section 5.1.1). Only a called number may carry an outside-line prefix. Whether the number is
+    assigned to anybody is not looked at; its length and, in the NANP, its form are. A called short code of
+    the plan stands for itself (no E.164 number is that short).
+    """
+    text = raw.strip()
+    if not text or text.lower() in _WITHHELD:
+        return Number(None, MISSING)
+    if len(text) > MAX_RAW_LENGTH:
+        return Number(None, TOO_LONG)
+    text = text.translate(_SEPARATORS)
+    if _DIGITS.fullmatch(text) is None:
+        return Number(None, NOT_DIGITS)
+    if called and text in plan.short_codes:
+        return Number(int(text))
+    for candidate in _readings(text, plan, called=called):
+        e164 = _parse(candidate, plan.country)
+        if e164 is not None:
+            return Number(e164)
+    return Number(None, NOT_DIALLABLE)
+
+
+def _readings(text: str, plan: NumberingPlan, *, called: bool) -> list[str]:
+    """The strings `text` may stand for, the likeliest first."""
+    if text.startswith("+"):
+        return [text]
+    readings = []
+    if called:
+        readings += [text[len(p) :] for p in plan.outside_line if text.startswith(p)]
+    readings.append(text)
+    readings = [
+        "+" + reading[len(prefix) :] if (prefix := _international_prefix(reading, plan)) else reading
+        for reading in readings
+    ]
+    if plan.bare_e164:
+        readings.append("+" + text)
+    return readings
+
+
+def _international_prefix(text: str, plan: NumberingPlan) -> str:
+    return max((p for p in plan.international if text.startswith(p)), key=len, default="")
+
+
+def _parse(text: str, country: str) -> int | None:
+    try:
+        parsed = phonenumbers.parse(text, country)
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_possible_number(parsed):
+        return None
+    digits = f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}"
+    if len(digits) > 15 or (parsed.country_code == 1 and _NANP.fullmatch(digits) is None):
+        return None
+    return int(digits)
+
+
+class Numbering:
+    """The configured plans and emergency numbers, ready for the call's way."""
+
+    def __init__(self, settings: NumberingSettings) -> None:
+        self._default = settings.plans[settings.default_plan]
+        self._rules: list[tuple[Callable[[Attempt], str], str, NumberingPlan]] = [
+            (_field_of(rule), _pattern_of(rule), settings.plans[rule.plan]) for rule in settings.endpoints
+        ]
+        self._emergency = frozenset(settings.emergency)
+
+    def plan_for(self, attempt: Attempt) -> NumberingPlan:
+        """The plan of the first endpoint rule that matches, else the default plan."""
+        for value_of, pattern, plan in self._rules:
+            value = value_of(attempt)
+            if value and fnmatchcase(value, pattern):
+                return plan
+        return self._default
+
+    def is_emergency(self, attempt: Attempt) -> bool:
+        """True if the called number is an emergency number as it was dialled, with or without an outside-line
+        prefix or a `+`, or the emergency service URN (RFC 5031)."""
+        called = attempt.called.strip().translate(_SEPARATORS).lower()
+        if called == "urn:service:sos" or called.startswith("urn:service:sos."):
+            return True
+        called = called.removeprefix("+")
+        if called in self._emergency:
+            return True
+        prefixes = self.plan_for(attempt).outside_line
+        return any(called.startswith(p) and called[len(p) :] in self._emergency for p in prefixes)
+
+    def number(self, attempt: Attempt) -> NumberedAttempt:
+        """The attempt with both its numbers read under its endpoint's plan."""
+        plan = self.plan_for(attempt)
+        return NumberedAttempt(
+            attempt,
+            canonical(attempt.caller, plan, called=False),
+            canonical(attempt.called, plan, called=True),
+        )
+
+
+def _pattern_of(rule: EndpointPlan) -> str:
+    return rule.account or rule.sip_user or rule.trunk or rule.source_address or ""
+
+
+def _field_of(rule: EndpointPlan) -> Callable[[Attempt], str]:
+    if rule.account:
+        return lambda attempt: attempt.account
+    if rule.sip_user:
+        return lambda attempt: attempt.sip_user
+    if rule.trunk:
+        return lambda attempt: attempt.trunk
+    return lambda attempt: attempt.source_address

@@ -1,0 +1,42 @@
+-- What the admin does, each as one transaction with its entry in policy_changes.
+
+create or replace function ringfence.note_change(p_action text, p_customer text, p_detail jsonb) returns bigint
+language sql volatile
+set search_path = ringfence, pg_temp
+as $$
+  insert into policy_changes (changed_by, action, customer, detail)
+  values (coalesce(nullif(current_setting('ringfence.actor', true), ''), session_user), p_action, p_customer,
+          coalesce(p_detail, '{}'))
+  returning version
+$$;
+comment on function ringfence.note_change is 'Writes down who changed what and tells running daemons; returns the new policy version.';
+
+create or replace function ringfence.tell_daemons() returns trigger language plpgsql as $$
+begin
+  perform pg_notify('ringfence_policy', new.version::text || ' ' || new.action || ' ' || new.customer);
+  return null;
+end
+$$;
+create or replace trigger tell_daemons after insert on ringfence.policy_changes
+  for each row execute function ringfence.tell_daemons();
+
+create or replace function ringfence.set_customer_state(p_customer text, p_state text, p_reason text) returns bigint
+language plpgsql volatile strict
+set search_path = ringfence, pg_temp
+as $$
+declare
+  v_from text;
+begin
+  select state into v_from from customers where customer = p_customer for no key update;
+  if not found then
+    raise exception 'there is no customer %', quote_literal(p_customer) using errcode = 'no_data_found';
+  end if;
+  if v_from = 'terminated' and p_state <> 'terminated' then
+    raise exception 'customer % is terminated and cannot become %', quote_literal(p_customer), p_state
+      using errcode = 'object_not_in_prerequisite_state';
+  end if;
+  update customers set state = p_state, state_reason = p_reason, state_since = now() where customer = p_customer;
+  return note_change('customer.' || p_state, p_customer, jsonb_build_object('from', v_from, 'reason', p_reason));
+end
+$$;
+comment on function ringfence.set_customer_state is 'Moves a customer to another state; it holds from the next attempt on.';

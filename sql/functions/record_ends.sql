@@ -1,0 +1,39 @@
+create or replace function ringfence.record_ends(p_ends ringfence.call_end[]) returns integer
+language plpgsql volatile strict security definer
+set search_path = ringfence, pg_temp
+as $$
+declare
+  v_new integer;
+begin
+  -- Counter rows first and in customer order, as everywhere: then no two transactions can wait for each other.
+  perform 1 from counters k
+  where k.customer in (select e.customer from unnest(p_ends) e)
+  order by k.customer collate "C"
+  for no key update;
+
+  with gone as (
+    delete from leases l using unnest(p_ends) e
+    where l.customer = e.customer and l.decision_id = e.decision_id
+    returning l.customer
+  ), freed as (
+    select customer, count(*)::integer as n from gone group by customer
+  )
+  update counters k set live_calls = live_calls - freed.n from freed where k.customer = freed.customer;
+
+  -- Told twice is recorded once.
+  insert into call_ends (decision_id, customer, source, hung_up_by, started_at, answered_at, ended_at,
+                         duration_ms, billable_ms, post_dial_delay_ms, q850_cause, sip_status, trunk,
+                         trunk_channel, detail)
+  select e.decision_id, e.customer, e.source, e.hung_up_by, e.started_at, e.answered_at, e.ended_at,
+         greatest(0, round(extract(epoch from e.ended_at - e.started_at) * 1000)),
+         coalesce(greatest(0, round(extract(epoch from e.ended_at - e.answered_at) * 1000)), 0),
+         e.post_dial_delay_ms, e.q850_cause, e.sip_status, e.trunk, e.trunk_channel, e.detail
+  from unnest(p_ends) e
+  on conflict do nothing;
+  get diagnostics v_new = row_count;
+  return v_new;
+end
+$$;
+comment on function ringfence.record_ends is 'Writes how calls ended and frees their leases, each exactly once however often it is told; returns how many ends were new.';
+revoke execute on function ringfence.record_ends from public;
+grant execute on function ringfence.record_ends to ringfence_daemon;
