@@ -5,4 +5,4 @@ grant insert, update, delete on ringfence.customers, ringfence.endpoints, ringfe
   ringfence.limit_profiles, ringfence.reasons to ringfence_admin;
 grant insert on ringfence.policy_changes, ringfence.revoked_grants to ringfence_admin;
 grant usage on schema ringfence to ringfence_daemon, ringfence_admin, ringfence_auditor;
-grant select on ringfence.reasons to ringfence_daemon;
+grant select on ringfence.reasons, ringfence.migrations to ringfence_daemon;
