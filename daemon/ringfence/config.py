@@ -12,7 +12,15 @@ from urllib.parse import urlsplit
 
 import phonenumbers
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ringfence.errors import ConfigError
 
@@ -65,8 +73,9 @@ class DatabaseSettings(_Settings):
         if parts.scheme not in ("postgresql", "postgres"):
             raise ValueError("must begin with postgresql://")
         if parts.password or "password=" in parts.query:
-            raise ValueError("must not hold a password: use password_file or the systemd credential "
-                             "'database-password'")
+            raise ValueError(
+                "must not hold a password: use password_file or the systemd credential 'database-password'"
+            )
         return dsn
 
     @property
@@ -118,7 +127,10 @@ class EndpointPlan(_Settings):
 
     @model_validator(mode="after")
     def _one_pattern(self) -> EndpointPlan:
-        if sum(value is not None for value in (self.account, self.sip_user, self.trunk, self.source_address)) != 1:
+        if (
+            sum(value is not None for value in (self.account, self.sip_user, self.trunk, self.source_address))
+            != 1
+        ):
             raise ValueError("needs exactly one of account, sip_user, trunk, source_address")
         return self
 
@@ -174,8 +186,10 @@ class AmiSettings(_Settings):
         """The AMI secret. Raises ConfigError if there is none, or if it could break out of its AMI header."""
         secret = read_secret("ami-secret", self.secret_file, "switches.ami.secret_file")
         if secret is None:
-            raise ConfigError("switches.ami.secret_file: no secret: name a file here or give the systemd "
-                              "credential 'ami-secret'")
+            raise ConfigError(
+                "switches.ami.secret_file: no secret: name a file here or give the systemd "
+                "credential 'ami-secret'"
+            )
         if re.search(r"[\x00-\x1f\x7f]", secret):
             raise ConfigError("switches.ami.secret_file: the secret holds a control character")
         return secret
@@ -250,9 +264,11 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is written twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is written twice", key_node.start_mark
+                )
             seen.add(key if isinstance(key, str) else repr(key))
         return super().construct_mapping(node, deep)
 

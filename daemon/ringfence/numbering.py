@@ -20,7 +20,9 @@ NOT_DIALLABLE = "not_diallable"
 
 _SEPARATORS = str.maketrans("", "", " -.()")
 _DIGITS = re.compile(r"\+?[0-9]+", re.ASCII)
-_WITHHELD = frozenset({"anonymous", "unknown", "unavailable", "restricted", "private", "withheld", "<unknown>"})
+_WITHHELD = frozenset(
+    {"anonymous", "unknown", "unavailable", "restricted", "private", "withheld", "<unknown>"}
+)
 # NXX-NXX-XXXX, N = 2-9; the area code's second digit is not 9 and no area code is N11 (NANP).
 _NANP = re.compile(r"1(?!.11)[2-9][0-8][0-9][2-9][0-9]{6}", re.ASCII)
 
@@ -105,10 +107,10 @@ class Numbering:
     def is_emergency(self, attempt: Attempt) -> bool:
         """True if the called number is an emergency number as it was dialled, with or without an outside-line
         prefix or a `+`, or the emergency service URN (RFC 5031)."""
-        called = attempt.called.strip().translate(_SEPARATORS).lower()
+        called = attempt.called.strip().lower()
         if called == "urn:service:sos" or called.startswith("urn:service:sos."):
             return True
-        called = called.removeprefix("+")
+        called = called.translate(_SEPARATORS).removeprefix("+")
         if called in self._emergency:
             return True
         prefixes = self.plan_for(attempt).outside_line

@@ -114,6 +114,7 @@ begin
     v_answer.customer := coalesce(r.customer, '');
     v_answer.policy_version := v_version;
     v_answer.delay_ms := 0;
+    v_answer.degraded := false;
     if v_answer.reason is null then
       v_answer.verdict := 'allow';
       v_answer.reason := 'authorized';

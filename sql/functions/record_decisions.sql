@@ -10,7 +10,7 @@ as $$
       trunk, source_address, caller, caller_name, caller_e164, called, called_e164, places)
     select
       a.decision_id, d.customer, uuid_time(a.decision_id), a.orig_id, d.verdict, d.reason, d.sip_status,
-      d.q850_cause, d.attestation, d.delay_ms, null, d.policy_version, true, a.entry, a.switch, a.host,
+      d.q850_cause, d.attestation, d.delay_ms, null, d.policy_version, d.degraded, a.entry, a.switch, a.host,
       a.channel, a.call_ref, a.account, a.sip_user, a.trunk, a.source_address, a.caller, a.caller_name,
       a.caller_e164, a.called, a.called_e164, a.places
     from unnest(p_attempts) with ordinality a

@@ -3,16 +3,31 @@ language plpgsql volatile strict security definer
 set search_path = ringfence, pg_temp
 as $$
 declare
-  v_new integer;
+  v_ends call_end[];
+  v_new  integer;
 begin
+  -- An answer that never reached the switch is ended only if it was an allowance that was committed; the
+  -- daemon may not have learnt whose call it was.
+  select array_agg(row(e.decision_id, coalesce(d.customer, e.customer), e.source, e.hung_up_by, e.started_at,
+                       e.answered_at, e.ended_at, e.post_dial_delay_ms, e.q850_cause, e.sip_status, e.trunk,
+                       e.trunk_channel, e.detail)::call_end)
+  into v_ends
+  from unnest(p_ends) e
+  left join lateral (
+    select d.customer, d.verdict from decisions d
+    where e.source = 'undelivered' and d.decision_id = e.decision_id
+    limit 1
+  ) d on true
+  where e.source <> 'undelivered' or d.verdict in ('allow', 'delay');
+
   -- Counter rows first and in customer order, as everywhere: then no two transactions can wait for each other.
   perform 1 from counters k
-  where k.customer in (select e.customer from unnest(p_ends) e)
+  where k.customer in (select e.customer from unnest(v_ends) e)
   order by k.customer collate "C"
   for no key update;
 
   with gone as (
-    delete from leases l using unnest(p_ends) e
+    delete from leases l using unnest(v_ends) e
     where l.customer = e.customer and l.decision_id = e.decision_id
     returning l.customer
   ), freed as (
@@ -28,7 +43,7 @@ begin
          greatest(0, round(extract(epoch from e.ended_at - e.started_at) * 1000)),
          coalesce(greatest(0, round(extract(epoch from e.ended_at - e.answered_at) * 1000)), 0),
          e.post_dial_delay_ms, e.q850_cause, e.sip_status, e.trunk, e.trunk_channel, e.detail
-  from unnest(p_ends) e
+  from unnest(v_ends) e
   on conflict do nothing;
   get diagnostics v_new = row_count;
   return v_new;

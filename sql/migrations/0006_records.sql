@@ -49,7 +49,7 @@ comment on column ringfence.decisions.attestation is 'SHAKEN attestation decided
 comment on column ringfence.decisions.delay_ms is 'How long the call is held before it leaves.';
 comment on column ringfence.decisions.grant_id is 'The grant the caller ID rests on.';
 comment on column ringfence.decisions.policy_version is 'Newest policy change when this was decided.';
-comment on column ringfence.decisions.degraded is 'Answered without the database and recorded afterwards.';
+comment on column ringfence.decisions.degraded is 'A declared failure answer, given because Postgres did not judge in time, and recorded afterwards.';
 comment on column ringfence.decisions.entry is 'hook, watch or sql.';
 comment on column ringfence.decisions.switch is 'Name of the switch.';
 comment on column ringfence.decisions.host is 'Name of the Ringfence host.';

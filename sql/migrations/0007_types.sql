@@ -11,9 +11,10 @@ comment on type ringfence.attempt is 'One outbound call to be judged.';
 
 create type ringfence.decision as (
   decision_id uuid, orig_id uuid, customer text, verdict text, reason text, sip_status integer,
-  q850_cause integer, attestation text, delay_ms integer, policy_version bigint, rules jsonb
+  q850_cause integer, attestation text, delay_ms integer, policy_version bigint, degraded boolean,
+  rules jsonb
 );
-comment on type ringfence.decision is 'The answer to one attempt; rules holds each rule''s outcome in a dry run.';
+comment on type ringfence.decision is 'The answer to one attempt; degraded marks one given without the database, rules holds each rule''s outcome in a dry run.';
 
 create type ringfence.call_end as (
   decision_id uuid, customer text, source text, hung_up_by text, started_at timestamptz,

@@ -75,9 +75,14 @@ async def connected(
         yield connection
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseError(f"{error}: connect as a member of ringfence_admin or the owner") from error
-    except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError) as error:
-        raise DatabaseError(f"the database has no current ringfence schema: run 'ringfence db migrate' ({error})"
-                            ) from error
+    except (
+        asyncpg.UndefinedTableError,
+        asyncpg.UndefinedFunctionError,
+        asyncpg.InvalidSchemaNameError,
+    ) as error:
+        raise DatabaseError(
+            f"the database has no current ringfence schema: run 'ringfence db migrate' ({error})"
+        ) from error
     except (asyncpg.IntegrityConstraintViolationError, asyncpg.ObjectNotInPrerequisiteStateError) as error:
         raise ConflictError(str(error)) from error
     except CONNECTION_FAULTS as error:

@@ -15,6 +15,9 @@ class Gatekeeper(Protocol):
     async def decide(self, attempt: Attempt) -> Decision:
         """The answer to one attempt. Never raises and always returns within the decision deadline."""
 
+    def refuse(self, attempt: Attempt, reason: str) -> Decision:
+        """The refusal of a question that could not be read safely, recorded and logged like any decision."""
+
 
 class CallRecorder(Protocol):
     """What an adapter tells. Implemented by the journal; never blocks and never raises."""

@@ -1,0 +1,74 @@
+"""Work in the database that no call waits for: renewing leases, ending lost ones, making partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+
+from ringfence.config import DatabaseSettings
+from ringfence.errors import DatabaseError
+from ringfence.store import migrate
+from ringfence.store.connect import CONNECTION_FAULTS, connect
+
+_STATEMENT_TIMEOUT_MS = 10_000
+
+
+class Office:
+    """One connection for the daemon's own chores, made when first needed. Used by one task at a time."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._settings = settings
+        self._connection: asyncpg.Connection | None = None
+
+    async def require_schema(self) -> None:
+        """Raises DatabaseError if Postgres cannot be used or lacks a migration of this version."""
+        connection = await self._connected()
+        try:
+            current = await migrate.is_current(connection)
+        except asyncpg.PostgresError as error:
+            raise DatabaseError(f"cannot read the schema: {error}") from error
+        if not current:
+            raise DatabaseError("the database lacks a migration of this version: run 'ringfence db migrate'")
+
+    async def renew_leases(self, calls: Sequence[tuple[str, UUID]], lease_s: int) -> int:
+        """Keep the leases of live calls (customer, decision id); how many were still there."""
+        customers = [customer for customer, _ in calls]
+        decisions = [decision for _, decision in calls]
+        return await self._value("select ringfence.renew_leases($1, $2, $3)", customers, decisions, lease_s)
+
+    async def expire_leases(self) -> int:
+        """End every lease nobody renewed; how many."""
+        return await self._value("select ringfence.expire_leases()")
+
+    async def ensure_partitions(self) -> int:
+        """Make the records' partitions for the days ahead; how many were new."""
+        return await self._value("select ringfence.ensure_partitions()")
+
+    async def close(self) -> None:
+        """Close the connection, if any. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    async def _value(self, query: str, *arguments: object) -> int:
+        connection = await self._connected()
+        try:
+            return int(await connection.fetchval(query, *arguments, timeout=15))
+        except CONNECTION_FAULTS as error:
+            await self.close()
+            raise DatabaseError(f"{query.partition('(')[0]} failed: {error or type(error).__name__}") from error
+        except asyncpg.PostgresError as error:
+            raise DatabaseError(f"{query.partition('(')[0]} failed: {error}") from error
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(
+                self._settings, application="office", statement_timeout_ms=_STATEMENT_TIMEOUT_MS
+            )
+        return self._connection
