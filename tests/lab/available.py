@@ -50,6 +50,12 @@ def postgres_versions() -> list[int]:
     return [version for version in (15, 16, 18) if postgres_binaries(version) is not None]
 
 
+def systemd_analyze() -> Path | None:
+    """systemd's unit checker, or None."""
+    program = lab_directory() / "systemd" / "systemd-analyze"
+    return program if program.is_file() else None
+
+
 def missing() -> list[str]:
     """What `scripts/lab-fetch` items are not there, by the names it knows them by."""
     items = {
@@ -57,5 +63,6 @@ def missing() -> list[str]:
         "asterisk16": 16 in asterisk_versions(),
         "sipp": sipp_program() is not None,
         "postgres15": postgres_binaries(15) is not None,
+        "systemd": systemd_analyze() is not None,
     }
     return [item for item, there in items.items() if not there]

@@ -106,7 +106,8 @@ class EmbeddedPostgres:
             cwd=Path("/"),
             user=self._user,
         )
-        wait_until(lambda: child.must_run() and self._ready(), 20, "PostgreSQL accepts connections", log=self.log)
+        what = f"PostgreSQL {self.version} accepts connections"
+        wait_until(lambda: child.must_run() and self._ready(), 20, what, log=self.log)
         return self
 
     def stop(self) -> None:
@@ -175,8 +176,9 @@ class EmbeddedPostgres:
 
     def psql(self, sql: str, database: str = "postgres") -> str:
         """Run SQL through psql as the superuser and return its unaligned output."""
+        options = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]
         done = subprocess.run(
-            [self._program("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(database), "-f", "-"],
+            [self._program("psql"), *options, "-d", self.dsn(database)],
             input=sql,
             capture_output=True,
             text=True,
@@ -218,7 +220,14 @@ class EmbeddedPostgres:
         return {**kept, "LC_ALL": "C", "HOME": "/"}
 
     def _ready(self) -> bool:
-        asked = [self._program("pg_isready"), "-q", "-h", self.socket_directory, "-p", str(self.port)]
+        asked: list[str | Path] = [
+            self._program("pg_isready"),
+            "-q",
+            "-h",
+            self.socket_directory,
+            "-p",
+            str(self.port),
+        ]
         if not (self.socket_directory / f".s.PGSQL.{self.port}").exists():
             return False
         return subprocess.run(asked, env=self._environment(), check=False, timeout=20).returncode == 0

@@ -89,7 +89,7 @@ class Child:
                 group=user,
                 extra_groups=None if user is None else [],
                 start_new_session=True,
-                preexec_fn=before_exec,
+                preexec_fn=before_exec,  # noqa: PLW1509 - two system calls, no locks
             )
 
     @property
@@ -108,9 +108,7 @@ class Child:
     def must_run(self) -> bool:
         """True; raises `LabError` with the end of the log if the process has ended."""
         if not self.running():
-            raise LabError(
-                f"{Path(self.arguments[0]).name} ended with {self.exit_code()}\n--- {self.log}\n{log_tail(self.log)}"
-            )
+            raise LabError(self._told(f"ended with {self.exit_code()}"))
         return True
 
     def wait(self, timeout: float) -> int:
@@ -118,9 +116,10 @@ class Child:
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise LabError(
-                f"{Path(self.arguments[0]).name} still runs after {timeout:g} s\n--- {self.log}\n{log_tail(self.log)}"
-            ) from None
+            raise LabError(self._told(f"still runs after {timeout:g} s")) from None
+
+    def _told(self, what: str) -> str:
+        return f"{Path(self.arguments[0]).name} {what}\n--- {self.log}\n{log_tail(self.log)}"
 
     def send(self, number: int) -> None:
         """Send a signal to the process alone, if it still runs."""
