@@ -32,6 +32,8 @@ DEADLINE_EXCEEDED = "deadline_exceeded"
 GATE_OVERLOADED = "gate_overloaded"
 INTERNAL_ERROR = "internal_error"
 SHUTTING_DOWN = "shutting_down"
+CALLER_ID_CONFLICT = "caller_id_conflict"
+DAEMON_UNAVAILABLE = "daemon_unavailable"
 
 _NOT_ALLOWED = (403, 21)  # Q.850 21, call rejected
 _OVER_CAP = (480, 31)  # Q.850 31, normal unspecified: both switches answer 480 to it
@@ -41,33 +43,27 @@ _BAD_NUMBER = (484, 28)  # Q.850 28, invalid number format
 REASONS: tuple[Reason, ...] = (
     Reason(AUTHORIZED, 0, 0, False, "Every rule passed."),
     Reason(EMERGENCY, 0, 0, False, "An emergency number: it passes before anything else is looked at."),
-    Reason(
-        "endpoint_unknown", *_NOT_ALLOWED, False, "No customer owns this account, SIP user, trunk or address."
-    ),
+    Reason("endpoint_unknown", *_NOT_ALLOWED, False, "No customer owns this account, SIP user, trunk or address."),
     Reason("endpoint_disabled", *_NOT_ALLOWED, False, "The endpoint this call came from is switched off."),
     Reason("customer_suspended", *_NOT_ALLOWED, False, "The customer is suspended."),
     Reason("customer_not_active", *_NOT_ALLOWED, False, "The customer is not in the state 'active'."),
     Reason("caller_id_missing", *_NOT_ALLOWED, False, "The call shows no caller ID."),
     Reason("caller_id_malformed", *_NOT_ALLOWED, False, "The caller ID is not a telephone number."),
-    Reason(
-        "caller_id_not_authorized", *_NOT_ALLOWED, False, "The caller ID is not granted to this customer."
-    ),
-    Reason(
-        "caller_id_grant_not_in_date", *_NOT_ALLOWED, False, "The grant for this caller ID is not in date."
-    ),
+    Reason("caller_id_not_authorized", *_NOT_ALLOWED, False, "The caller ID is not granted to this customer."),
+    Reason("caller_id_grant_not_in_date", *_NOT_ALLOWED, False, "The grant for this caller ID is not in date."),
     Reason("called_number_missing", *_BAD_NUMBER, False, "The call has no called number."),
     Reason("called_number_malformed", *_BAD_NUMBER, False, "The called number is not a telephone number."),
     Reason("calls_per_second_exceeded", *_OVER_CAP, True, "The customer is over its calls-per-second cap."),
     Reason("concurrent_calls_exceeded", *_OVER_CAP, True, "The customer is at its concurrent-call cap."),
     Reason("calls_per_day_exceeded", *_OVER_CAP, True, "The customer has used up its calls for the day."),
     Reason(MALFORMED_ATTEMPT, *_NOT_ALLOWED, False, "The switch's question could not be read safely."),
-    Reason(
-        DATABASE_UNAVAILABLE, *_CANNOT_JUDGE, True, "Postgres could not be reached, so nothing was judged."
-    ),
+    Reason(CALLER_ID_CONFLICT, *_NOT_ALLOWED, False, "Two places of the call show different caller IDs."),
+    Reason(DATABASE_UNAVAILABLE, *_CANNOT_JUDGE, True, "Postgres could not be reached, so nothing was judged."),
     Reason(DEADLINE_EXCEEDED, *_CANNOT_JUDGE, True, "No answer within the decision deadline."),
     Reason(GATE_OVERLOADED, *_CANNOT_JUDGE, True, "Too many attempts were waiting for an answer."),
     Reason(INTERNAL_ERROR, *_CANNOT_JUDGE, True, "The attempt could not be judged; the log says why."),
     Reason(SHUTTING_DOWN, *_CANNOT_JUDGE, True, "The daemon is stopping and takes no new attempts."),
+    Reason(DAEMON_UNAVAILABLE, *_CANNOT_JUDGE, True, "The switch's hook got no answer and acted by itself."),
 )
 
 BY_CODE: dict[str, Reason] = {reason.code: reason for reason in REASONS}
