@@ -36,7 +36,7 @@ EXTENSIONS = """
 RINGFENCE_AGI=agi://127.0.0.1:{agi_port}/gate
 
 [from-customer]
-exten => _X.,1,Gosub(ringfence,s,1)
+exten => _X.,1,Gosub(ringfence,${{EXTEN}},1)
  same => n,Dial(PJSIP/${{RINGFENCE_NUMBER}}@carrier,30,b(ringfence-identity^s^1))
  same => n,Hangup()
 """
@@ -176,7 +176,7 @@ class Demo:
             rate=200.0,
             hold_ms=100,
         )
-        got = sorted(result.status or "none" for result in results)
+        got = sorted(str(result.status or "none") for result in results)
         shown = ", ".join(
             f"{got.count(status)} x {status}" if scene.calls > 1 else status for status in dict.fromkeys(got)
         )

