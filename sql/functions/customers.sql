@@ -20,7 +20,9 @@ $$;
 create or replace trigger tell_daemons after insert on ringfence.policy_changes
   for each row execute function ringfence.tell_daemons();
 
-create or replace function ringfence.set_customer_state(p_customer text, p_state text, p_reason text) returns bigint
+create or replace function ringfence.set_customer_state(
+  p_customer text, p_state text, p_reason text, p_hang_up boolean default false, p_approved_by text default ''
+) returns bigint
 language plpgsql volatile strict
 set search_path = ringfence, pg_temp
 as $$
@@ -35,8 +37,26 @@ begin
     raise exception 'customer % is terminated and cannot become %', quote_literal(p_customer), p_state
       using errcode = 'object_not_in_prerequisite_state';
   end if;
-  update customers set state = p_state, state_reason = p_reason, state_since = now() where customer = p_customer;
-  return note_change('customer.' || p_state, p_customer, jsonb_build_object('from', v_from, 'reason', p_reason));
+  if p_state = 'active' and v_from = 'suspended' and (p_reason = '' or p_approved_by = '') then
+    raise exception 'reinstating customer % needs a reason and the name of who approved it', quote_literal(p_customer)
+      using errcode = 'object_not_in_prerequisite_state';
+  end if;
+  update customers
+  set state = p_state, state_reason = p_reason, state_since = now(),
+      hang_up = p_hang_up and p_state in ('suspended', 'terminated')
+  where customer = p_customer;
+  return note_change('customer.' || p_state, p_customer, jsonb_build_object(
+    'from', v_from, 'reason', p_reason, 'hang_up', p_hang_up, 'approved_by', p_approved_by));
 end
 $$;
-comment on function ringfence.set_customer_state is 'Moves a customer to another state; it holds from the next attempt on.';
+comment on function ringfence.set_customer_state is 'Moves a customer to another state; it holds from the next attempt on, and with p_hang_up for live calls too.';
+
+create or replace function ringfence.customers_to_hang_up(p_customers text[]) returns setof text
+language sql stable strict security definer
+set search_path = ringfence, pg_temp
+as $$
+  select customer from customers where customer = any (p_customers) and hang_up
+$$;
+comment on function ringfence.customers_to_hang_up is 'Those of the customers whose live calls are to be hung up.';
+revoke execute on function ringfence.customers_to_hang_up from public;
+grant execute on function ringfence.customers_to_hang_up to ringfence_daemon;

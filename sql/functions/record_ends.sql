@@ -29,9 +29,9 @@ begin
   with gone as (
     delete from leases l using unnest(v_ends) e
     where l.customer = e.customer and l.decision_id = e.decision_id
-    returning l.customer
+    returning l.customer, l.counted
   ), freed as (
-    select customer, count(*)::integer as n from gone group by customer
+    select customer, count(*)::integer as n from gone where counted group by customer
   )
   update counters k set live_calls = live_calls - freed.n from freed where k.customer = freed.customer;
 

@@ -7,6 +7,7 @@ as $$
     select l.customer, l.decision_id
     from unnest(p_customers, p_decisions) as n(customer, decision_id)
     join leases l using (customer, decision_id)
+    where l.counted
     order by l.customer collate "C", l.decision_id
     for update of l
   ), renewed as (

@@ -23,6 +23,7 @@ create table ringfence.customers (
                check (state in ('prospect', 'active', 'restricted', 'suspended', 'terminated')),
   state_reason text not null default '',
   state_since  timestamptz not null default now(),
+  hang_up      boolean not null default false,
   profile      text not null references ringfence.limit_profiles,
   time_zone    text not null default 'UTC' check (timezone(time_zone, timestamptz '2000-01-01') is not null),
   created_at   timestamptz not null default now()
@@ -33,6 +34,7 @@ comment on column ringfence.customers.name is 'Legal or trading name, for people
 comment on column ringfence.customers.state is 'Only an active customer may originate calls.';
 comment on column ringfence.customers.state_reason is 'Why the customer is in this state.';
 comment on column ringfence.customers.state_since is 'Since when the customer is in this state.';
+comment on column ringfence.customers.hang_up is 'Whether the daemons hang up this customer''s live calls, emergency calls excepted.';
 comment on column ringfence.customers.profile is 'The caps that hold for this customer.';
 comment on column ringfence.customers.time_zone is 'IANA zone in which the customer''s day begins, for calls per day.';
 comment on column ringfence.customers.created_at is 'When the customer was added.';

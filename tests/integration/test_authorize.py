@@ -101,12 +101,17 @@ async def test_a_suspension_holds_from_the_next_call_and_so_does_reinstating(
     version = await connection.fetchval("select set_customer_state('acme', 'suspended', 'complaint 12')")
     [decision] = await judge(connection, attempt())
     assert (decision.reason, decision.policy_version) == ("customer_suspended", version)
-    await connection.fetchval("select set_customer_state('acme', 'active', 'cleared')")
+    await connection.fetchval("select set_customer_state('acme', 'active', 'cleared', false, 'Kim')")
     assert await reason(connection) == "authorized"
     changes = await connection.fetch("select action, changed_by, detail from policy_changes order by version")
     assert [row["action"] for row in changes] == ["customer.suspended", "customer.active"]
     assert changes[0]["changed_by"] == "tester"
-    assert json.loads(changes[0]["detail"]) == {"from": "active", "reason": "complaint 12"}
+    assert json.loads(changes[0]["detail"]) == {
+        "from": "active",
+        "reason": "complaint 12",
+        "hang_up": False,
+        "approved_by": "",
+    }
 
 
 async def test_a_call_without_a_caller_id_is_refused_and_so_is_a_malformed_one(
@@ -216,10 +221,23 @@ async def test_a_lease_nobody_renews_makes_room_at_the_cap(connection: asyncpg.C
     assert await reason(connection) == "concurrent_calls_exceeded"
     await connection.execute("update leases set expires_at = now() - interval '1 s'")
     assert await reason(connection) == "authorized"
+    assert await connection.fetchval("select live_calls from counters") == 1
+    # How the first call ended is not known yet; when the switch tells, that is what is written down.
+    assert await connection.fetchval("select count(*) from call_ends") == 0
+    assert await connection.fetchval("select end_call($1, 'acme')", lost.decision_id) is True
+    assert await connection.fetchval("select live_calls from counters") == 1
+
+
+async def test_a_call_whose_switch_never_comes_back_is_ended_in_the_books(connection: asyncpg.Connection) -> None:
+    await make_customer(connection)
+    [lost] = await judge(connection, attempt())
+    await connection.execute("update leases set expires_at = now() - interval '25 hours'")
+    assert await connection.fetchval("select expire_leases()") == 1
     end = await connection.fetchrow("select decision_id, source from call_ends")
     assert end is not None
     assert (end["decision_id"], end["source"]) == (lost.decision_id, "lease_expired")
-    assert await connection.fetchval("select live_calls from counters") == 1
+    assert await connection.fetchval("select count(*) from leases") == 0
+    assert await connection.fetchval("select live_calls from counters") == 0
 
 
 async def test_the_day_of_the_daily_cap_begins_at_the_customers_midnight(connection: asyncpg.Connection) -> None:

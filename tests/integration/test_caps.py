@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from multiprocessing import get_context
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -78,33 +79,67 @@ async def test_four_processes_of_fifty_tasks_never_pass_one_call_a_second_too_ma
         assert times[start + 10] - times[start] >= timedelta(seconds=1)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(st.sampled_from(["call", "call", "end", "end again", "expire"]), max_size=40))
-async def test_the_counter_equals_the_leases_whatever_happens_in_whatever_order(
+STEPS = ("call", "call", "end", "end again", "expire", "renew", "crash", "reconcile")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.sampled_from(STEPS), max_size=40))
+async def test_the_counter_equals_the_live_calls_whatever_happens_in_whatever_order(
     connection: asyncpg.Connection, steps: list[str]
 ) -> None:
+    """`live` is the truth on the switch, `counted` what the books must say, `told` what has its end written."""
     async with _rolled_back(connection):
         await make_customer(connection, concurrent=5)
-        live, ended = [], []
+        live: list[UUID] = []
+        counted: set[UUID] = set()
+        told: list[UUID] = []
         for step in steps:
             if step == "call":
                 [decision] = await judge(connection, attempt())
-                assert decision.allowed == (len(live) < 5)
-                live += [decision.decision_id] if decision.allowed else []
+                assert decision.allowed == (len(counted) < 5)
+                if decision.allowed:
+                    live.append(decision.decision_id)
+                    counted.add(decision.decision_id)
             elif step == "end" and live:
-                ended.append(live.pop(0))
-                assert await connection.fetchval("select end_call($1, 'acme')", ended[-1])
-            elif step == "end again" and ended:
-                assert not await connection.fetchval("select end_call($1, 'acme')", ended[0])
-            elif step == "expire" and live:
-                ended.append(live.pop())
+                told.append(live.pop(0))
+                counted.discard(told[-1])
+                assert await connection.fetchval("select end_call($1, 'acme')", told[-1])
+            elif step == "end again" and told:
+                assert not await connection.fetchval("select end_call($1, 'acme')", told[0])
+            elif step == "expire" and counted:
+                lost = sorted(counted)[0]
+                counted.discard(lost)
                 await connection.execute(
-                    "update leases set expires_at = now() - interval '1 s' where decision_id = $1", ended[-1]
+                    "update leases set expires_at = now() - interval '1 s' where decision_id = $1", lost
                 )
                 assert await connection.fetchval("select expire_leases()") == 1
-            counted = await connection.fetchval("select coalesce(sum(live_calls), 0) from counters")
-            assert counted == len(live) == await connection.fetchval("select count(*) from leases")
-            assert await connection.fetchval("select count(*) from call_ends") == len(ended)
+            elif step == "renew":
+                renewed = await connection.fetchval(
+                    "select renew_leases(array_fill('acme'::text, array[$2::int]), $1, 300)", live, len(live)
+                )
+                assert renewed == len(counted & set(live))
+            elif step == "crash" and live:  # the end is lost with the daemon
+                live.pop()
+            elif step == "reconcile":
+                gone = await connection.fetch(
+                    "select decision_id from reconcile_leases("
+                    "'host1', 'pbx', array_fill('acme'::text, array[$2::int]), $1, clock_timestamp(), 300)",
+                    live, len(live),
+                )  # fmt: skip
+                told += [row["decision_id"] for row in gone]
+                counted = set(live)
+            assert await connection.fetchval("select coalesce(sum(live_calls), 0) from counters") == len(counted)
+            assert await connection.fetch("select * from recount()") == []
+            assert await connection.fetchval("select count(*) from call_ends") == len(told) == len(set(told))
+
+
+async def test_a_recount_puts_a_wrong_counter_right_and_says_so(connection: asyncpg.Connection) -> None:
+    await make_customer(connection)
+    await judge(connection, attempt(), attempt())
+    assert await connection.fetch("select * from recount()") == []
+    await connection.execute("update counters set live_calls = 7")
+    assert [tuple(row) for row in await connection.fetch("select * from recount()")] == [("acme", 7, 2)]
+    assert await connection.fetchval("select live_calls from counters") == 2
 
 
 class _rolled_back:  # noqa: N801 - reads as a statement

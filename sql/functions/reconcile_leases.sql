@@ -1,0 +1,48 @@
+create or replace function ringfence.reconcile_leases(
+  p_host text, p_switch text, p_customers text[], p_decisions uuid[], p_asked_at timestamptz, p_lease_s integer
+) returns table (decision_id uuid, customer text)
+language plpgsql volatile strict security definer
+set search_path = ringfence, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_ends call_end[];
+begin
+  -- Counter rows first and in customer order, as everywhere.
+  perform 1 from counters k
+  where k.customer in (
+    select l.customer from leases l where l.host = p_host and l.switch = p_switch
+    union select unnest(p_customers))
+  order by k.customer collate "C"
+  for no key update;
+
+  -- Live calls keep their lease, or get back the one that had expired: the cap must count what is really there.
+  with live as (
+    select l.customer, l.decision_id, l.counted
+    from unnest(p_customers, p_decisions) as n(customer, decision_id)
+    join leases l using (customer, decision_id)
+    for update of l
+  ), kept as (
+    update leases l set counted = true, expires_at = clock_timestamp() + p_lease_s * interval '1 second'
+    from live where l.customer = live.customer and l.decision_id = live.decision_id
+  ), back as (
+    select customer, count(*)::integer as n from live where not counted group by customer
+  )
+  update counters k set live_calls = live_calls + back.n from back where k.customer = back.customer;
+
+  -- What the switch no longer shows is over. A lease taken since the switch was asked may not be in its answer.
+  select array_agg(row(l.decision_id, l.customer, 'reconciled', 'unknown', l.taken_at, null, null, null, 0, 0, '',
+                       '', 'the switch no longer shows the call')::call_end)
+  into v_ends
+  from leases l
+  where l.host = p_host and l.switch = p_switch and l.taken_at < p_asked_at
+    and not l.decision_id = any (p_decisions);
+  if v_ends is not null then
+    perform record_ends(v_ends);
+  end if;
+  return query select e.decision_id, e.customer from unnest(v_ends) e;
+end
+$$;
+comment on function ringfence.reconcile_leases is 'Compares one switch''s own list of live calls with its leases: live ones are renewed or counted again, the others end as reconciled and are returned.';
+revoke execute on function ringfence.reconcile_leases from public;
+grant execute on function ringfence.reconcile_leases to ringfence_daemon;
