@@ -204,6 +204,88 @@ class AsteriskSettings(_Settings):
     ami: AmiSettings | None = AmiSettings()
 
 
+class FreeSwitchHookSettings(_Settings):
+    """The gate's outbound event socket and the bound of everything a peer can make grow or wait.
+
+    `first_bytes_timeout_ms` bounds the wait for the channel's data, `command_timeout_ms` the answer's delivery.
+    """
+
+    listen: TcpAddress = Address(host="127.0.0.1", port=8084)
+    max_sessions: int = Field(2000, ge=1, le=100_000)
+    max_header_bytes: int = Field(262_144, ge=4096, le=4_194_304)
+    max_header_lines: int = Field(4096, ge=128, le=65_536)
+    first_bytes_timeout_ms: int = Field(1000, ge=10, le=10_000)
+    command_timeout_ms: int = Field(1000, ge=10, le=10_000)
+
+
+class EventSocketSettings(_Settings):
+    """The inbound event socket. The password is read from the credential `event-socket-password` or from
+    `password_file`."""
+
+    address: TcpAddress = Address(host="127.0.0.1", port=8021)
+    password_file: Path | None = None
+    connect_timeout_s: float = Field(5.0, gt=0, le=60)
+    command_timeout_s: float = Field(5.0, gt=0, le=60)
+    ping_interval_s: float = Field(10.0, gt=0, le=300)
+    reconnect_min_s: float = Field(0.5, gt=0, le=60)
+    reconnect_max_s: float = Field(30.0, gt=0, le=600)
+    max_message_bytes: int = Field(1_048_576, ge=65_536, le=16_777_216)
+    max_waiting: int = Field(10_000, ge=100, le=1_000_000)
+
+    @property
+    def password(self) -> str:
+        """The password. Raises ConfigError if there is none, or if it could break out of its command."""
+        password = read_secret(
+            "event-socket-password", self.password_file, "switches.event_socket.password_file"
+        )
+        if not password:
+            raise ConfigError(
+                "switches.event_socket.password_file: no password: name a file here or give the systemd "
+                "credential 'event-socket-password'"
+            )
+        if re.search(r"[\x00-\x1f\x7f]", password):
+            raise ConfigError("switches.event_socket.password_file: the password holds a control character")
+        return password
+
+
+class LegRule(_Settings):
+    """Outbound legs by where they go: everything that is given must match; `*` and `?` are wildcards.
+
+    `gateway` is the gateway's name, `profile` the sofia profile, `domain` the host of the Request-URI (and of
+    every proxy the leg is routed by), `endpoint` the kind of channel (`sofia`, `loopback`, `user` …).
+    """
+
+    gateway: Text | None = None
+    profile: Text | None = None
+    domain: Text | None = None
+    endpoint: Text | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> LegRule:
+        if not any((self.gateway, self.profile, self.domain, self.endpoint)):
+            raise ValueError("needs at least one of gateway, profile, domain, endpoint")
+        return self
+
+
+class LegsSettings(_Settings):
+    """Which outbound legs stay inside: those are let out unjudged. Every other leg is a trunk's and is judged."""
+
+    internal: tuple[LegRule, ...] = ()
+
+
+class FreeSwitchSettings(_Settings):
+    """One FreeSWITCH: its gate, its event socket, and which legs stay inside."""
+
+    kind: Literal["freeswitch"]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "freeswitch"
+    hook: FreeSwitchHookSettings = FreeSwitchHookSettings()
+    event_socket: EventSocketSettings | None = EventSocketSettings()
+    legs: LegsSettings = LegsSettings()
+
+
+SwitchSettings = Annotated[AsteriskSettings | FreeSwitchSettings, Field(discriminator="kind")]
+
+
 class JournalSettings(_Settings):
     """Records on their way to Postgres: how many wait in memory, and where they are kept while it is down."""
 
@@ -228,7 +310,7 @@ class Settings(_Settings):
     database: DatabaseSettings = DatabaseSettings()
     gate: GateSettings = GateSettings()
     numbering: NumberingSettings = NumberingSettings()
-    switches: tuple[AsteriskSettings, ...] = ()
+    switches: tuple[SwitchSettings, ...] = ()
     journal: JournalSettings = JournalSettings()
     logging: LoggingSettings = LoggingSettings()
 

@@ -63,7 +63,7 @@ class Gate:
         numbering: Numbering,
         lanes: Sequence[Judge],
         recorder: Recorder,
-        log: structlog.stdlib.BoundLogger,
+        log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._settings = settings
         self._numbering = numbering

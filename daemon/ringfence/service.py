@@ -6,20 +6,24 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import sdnotify
 import structlog
 
 from ringfence import __version__, config, telemetry
-from ringfence.config import Settings
-from ringfence.errors import ConfigError, DatabaseError, ExitCode
+from ringfence.config import AsteriskSettings, Settings, SwitchSettings
+from ringfence.errors import ConfigError, DatabaseError, ExitCode, SwitchError
 from ringfence.gate import Gate
+from ringfence.model import CallEnd
 from ringfence.numbering import Numbering
 from ringfence.store.authorize import Lane
 from ringfence.store.journal import Journal
+from ringfence.store.listener import PolicyListener
 from ringfence.store.office import Office
 from ringfence.switches.asterisk.adapter import Asterisk
 from ringfence.switches.interface import Switch
@@ -29,6 +33,7 @@ _STOP_ACCEPTING_S = 1.0
 _SWITCH_STOP_S = 1.5
 _JOURNAL_STOP_S = 1.5
 _PARTITION_EVERY_S = 3600
+_Q850_CALL_REJECTED = 21
 
 
 def run(settings: Settings, path: Path | None = None) -> int:
@@ -48,23 +53,40 @@ class _Service:
     def __init__(self, settings: Settings, path: Path | None) -> None:
         self._settings = settings
         self._path = path
-        self._log: structlog.stdlib.BoundLogger = telemetry.get_logger(host=settings.host)
+        self._log: structlog.typing.FilteringBoundLogger = telemetry.get_logger(host=settings.host)
         self._systemd = sdnotify.SystemdNotifier()
         self._journal = Journal(settings.journal, settings.database, self._log)
         self._office = Office(settings.database)
+        self._office_hours = asyncio.Lock()
+        self._listed: dict[str, tuple[Sequence[tuple[str, UUID]], datetime]] = {}
+        self._listed_anew = asyncio.Event()
         lanes = [
             Lane(settings.database, settings.gate.deadline_ms) for _ in range(settings.database.connections)
         ]
         self._gate = Gate(settings.gate, Numbering(settings.numbering), lanes, self._journal, self._log)
-        self._switches: list[Switch] = [
-            Asterisk(switch, settings.host, self._gate, self._journal, self._log.bind(switch=switch.name))
-            for switch in settings.switches
-        ]
+        self._switches = [self._switch(switch) for switch in settings.switches]
+
+    def _switch(self, settings: SwitchSettings) -> Switch:
+        log = self._log.bind(switch=settings.name)
+        if isinstance(settings, AsteriskSettings):
+            return Asterisk(settings, self._settings.host, self._gate, self, log)
+        raise ConfigError(f"switches.{settings.name}: this version does not serve {settings.kind}")
+
+    def call_ended(self, end: CallEnd) -> None:
+        """For the switches: an allowed call is over."""
+        self._journal.call_ended(end)
+
+    def calls_listed(self, switch: str, calls: Sequence[tuple[str, UUID]], asked_at: datetime) -> None:
+        """For the switches: their own list of live calls."""
+        self._listed[switch] = (calls, asked_at)
+        self._listed_anew.set()
 
     async def serve(self) -> None:
+        """Start, run until told to stop, stop."""
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         chores: list[asyncio.Task[None]] = []
+        listener = PolicyListener(self._settings.database, self._hang_up_suspended, self._log)
         try:
             await self._start()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -75,6 +97,8 @@ class _Service:
                 asyncio.create_task(
                     self._every(lambda: _PARTITION_EVERY_S, self._partitions), name="partitions"
                 ),
+                asyncio.create_task(self._reconcile(), name="reconcile"),
+                asyncio.create_task(listener.run(), name="listener"),
                 asyncio.create_task(self._watchdog(), name="watchdog"),
             ]
             self._log.info("service.started", version=__version__, switches=[s.name for s in self._switches])
@@ -150,13 +174,59 @@ class _Service:
 
     async def _leases(self) -> None:
         calls = [call for switch in self._switches if switch.connected() for call in switch.live_calls()]
-        if calls:
-            await self._office.renew_leases(calls, self._settings.gate.lease_s)
-        if expired := await self._office.expire_leases():
+        async with self._office_hours:
+            if calls:
+                await self._office.renew_leases(calls, self._settings.gate.lease_s)
+            expired = await self._office.expire_leases()
+        if expired:
             self._log.warning("lease.expired", count=expired)
 
     async def _partitions(self) -> None:
-        await self._office.ensure_partitions()
+        async with self._office_hours:
+            await self._office.ensure_partitions()
+
+    async def _reconcile(self) -> None:
+        """Bring the leases in line with each list a switch gave; a list that cannot be used now is kept."""
+        while True:
+            await self._listed_anew.wait()
+            self._listed_anew.clear()
+            for name, (calls, asked_at) in list(self._listed.items()):
+                # Ends on their way say more than "reconciled" does: let them be written first.
+                await self._journal.flush(_JOURNAL_STOP_S)
+                try:
+                    async with self._office_hours:
+                        ended = await self._office.reconcile_leases(
+                            self._settings.host, name, calls, asked_at, self._settings.gate.lease_s
+                        )
+                except DatabaseError as error:
+                    self._log.warning("lease.reconcile_failed", switch=name, error=str(error))
+                    continue
+                self._listed.pop(name, None)
+                if ended:
+                    self._log.warning("lease.reconciled", switch=name, ended=ended, live=len(calls))
+
+    async def _hang_up_suspended(self) -> None:
+        """End the live calls of customers whose suspension says so. Emergency calls have no customer."""
+        live = [(customer, decision, switch) for switch in self._switches for customer, decision in switch.live_calls()]
+        customers = {customer for customer, _, _ in live if customer}
+        if not customers:
+            return
+        try:
+            async with self._office_hours:
+                to_end = await self._office.customers_to_hang_up(customers)
+        except DatabaseError as error:
+            self._log.error("suspension.failed", error=str(error))
+            return
+        calls = [(decision, switch) for customer, decision, switch in live if customer in to_end]
+        if calls:
+            self._log.warning("suspension.hanging_up", customers=sorted(to_end), calls=len(calls))
+            await asyncio.gather(*(self._hang_up(decision, switch) for decision, switch in calls))
+
+    async def _hang_up(self, decision: UUID, switch: Switch) -> None:
+        try:
+            await switch.hang_up(decision, _Q850_CALL_REJECTED, "the customer was suspended")
+        except SwitchError as error:
+            self._log.error("suspension.failed", decision=str(decision), switch=switch.name, error=str(error))
 
     async def _every(self, period_s: Callable[[], float], chore: Callable[[], Any]) -> None:
         while True:

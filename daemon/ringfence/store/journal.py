@@ -46,7 +46,7 @@ class Journal:
         self,
         settings: JournalSettings,
         database: DatabaseSettings,
-        log: structlog.stdlib.BoundLogger,
+        log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._settings = settings
         self._database = database

@@ -27,7 +27,7 @@ class PolicyListener:
         self,
         settings: DatabaseSettings,
         on_change: Callable[[], Awaitable[None]],
-        log: structlog.stdlib.BoundLogger,
+        log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._settings = settings
         self._on_change = on_change

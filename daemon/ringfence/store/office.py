@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -42,6 +43,28 @@ class Office:
     async def expire_leases(self) -> int:
         """End every lease nobody renewed; how many."""
         return await self._value("select ringfence.expire_leases()")
+
+    async def reconcile_leases(
+        self, host: str, switch: str, calls: Sequence[tuple[str, UUID]], asked_at: datetime, lease_s: int
+    ) -> int:
+        """Compare a switch's own list of live calls, as it was at `asked_at`, with its leases: live ones are
+        renewed, the others end as reconciled; how many ended."""
+        customers = [customer for customer, _ in calls]
+        decisions = [decision for _, decision in calls]
+        return await self._value(
+            "select count(*) from ringfence.reconcile_leases($1, $2, $3, $4, $5, $6)",
+            host, switch, customers, decisions, asked_at, lease_s,
+        )  # fmt: skip
+
+    async def customers_to_hang_up(self, customers: Collection[str]) -> set[str]:
+        """Those whose live calls are to be ended."""
+        connection = await self._connected()
+        try:
+            rows = await connection.fetch("select ringfence.customers_to_hang_up($1)", list(customers), timeout=5)
+        except (*CONNECTION_FAULTS, asyncpg.PostgresError) as error:
+            await self.close()
+            raise DatabaseError(f"customers_to_hang_up failed: {error or type(error).__name__}") from error
+        return {row[0] for row in rows}
 
     async def ensure_partitions(self) -> int:
         """Make the records' partitions for the days ahead; how many were new."""

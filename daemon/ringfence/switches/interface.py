@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -24,6 +25,10 @@ class CallRecorder(Protocol):
 
     def call_ended(self, end: CallEnd) -> None:
         """An allowed call is over. Told more than once for a decision, only the first is kept."""
+
+    def calls_listed(self, switch: str, calls: Sequence[tuple[str, UUID]], asked_at: datetime) -> None:
+        """The switch's own list of live allowed calls (customer, decision id), as it was at `asked_at`: every
+        other call of that switch known by then is over."""
 
 
 class Switch(Protocol):
@@ -51,3 +56,7 @@ class Switch(Protocol):
 
     def connected(self) -> bool:
         """True while the event socket is up, so that `live_calls` is the truth."""
+
+    async def hang_up(self, decision_id: UUID, q850_cause: int, why: str) -> bool:
+        """End a live call; its end row says `why`. False if there is none. Raises SwitchError if the switch
+        does not obey."""

@@ -1,0 +1,153 @@
+"""Limit profiles, and what every change of policy shares: its entry in policy_changes, names that are checked."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+
+from ringfence.errors import BadInputError, NotFoundError
+
+Row = dict[str, Any]
+
+DEFAULT_PROFILE = "default"
+DEFAULT_CAPS = (Decimal(10), 10, 30, None)  # calls per second, burst, concurrent calls, calls per day
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_NAME_RULE = "use at most 63 lower-case letters, digits, '-' and '_', beginning with a letter or digit"
+
+
+async def note_change(connection: asyncpg.Connection, action: str, customer: str, detail: Row) -> int:
+    """Write down who changed what; returns the new policy version. Call it in the transaction of the change."""
+    version: int = await connection.fetchval(
+        "select ringfence.note_change($1, $2, $3)", action, customer, json.dumps(detail, default=str)
+    )
+    return version
+
+
+async def set_profile(
+    connection: asyncpg.Connection,
+    profile: str,
+    *,
+    calls_per_second: Decimal,
+    burst: int,
+    concurrent_calls: int,
+    calls_per_day: int | None,
+) -> bool:
+    """Make a limit profile or change its caps; True if it is new. Raises BadInputError on a bad name."""
+    check_name("profile", profile)
+    async with connection.transaction():
+        created: bool = await connection.fetchval(
+            "insert into limit_profiles (profile, calls_per_second, burst, concurrent_calls, calls_per_day) "
+            "values ($1, $2, $3, $4, $5) on conflict (profile) do update set calls_per_second = $2, burst = $3, "
+            "concurrent_calls = $4, calls_per_day = $5 returning xmax = 0",
+            profile,
+            calls_per_second,
+            burst,
+            concurrent_calls,
+            calls_per_day,
+        )
+        await note_change(
+            connection,
+            "profile.set",
+            "",
+            {
+                "profile": profile,
+                "calls_per_second": float(calls_per_second),
+                "burst": burst,
+                "concurrent_calls": concurrent_calls,
+                "calls_per_day": calls_per_day,
+            },
+        )
+    return created
+
+
+async def profiles(connection: asyncpg.Connection) -> list[Row]:
+    """Every limit profile with the number of its customers."""
+    return rows(
+        await connection.fetch(
+            "select profile, calls_per_second::float8 as calls_per_second, burst, concurrent_calls, "
+            "calls_per_day, (select count(*) from customers c where c.profile = p.profile) as customers "
+            "from limit_profiles p order by profile"
+        )
+    )
+
+
+async def make_default_profile(connection: asyncpg.Connection) -> bool:
+    """Make the profile `default` if it is missing; True if it was."""
+    if await connection.fetchval("select true from limit_profiles where profile = $1", DEFAULT_PROFILE):
+        return False
+    cps, burst, concurrent, per_day = DEFAULT_CAPS
+    return await set_profile(
+        connection,
+        DEFAULT_PROFILE,
+        calls_per_second=cps,
+        burst=burst,
+        concurrent_calls=concurrent,
+        calls_per_day=per_day,
+    )
+
+
+async def require_profile(connection: asyncpg.Connection, profile: str) -> None:
+    """Raises NotFoundError, with the name that is close, if there is no such profile."""
+    if not await connection.fetchval("select true from limit_profiles where profile = $1", profile):
+        names = [row[0] for row in await connection.fetch("select profile from limit_profiles order by profile")]
+        raise NotFoundError(
+            f"there is no profile {profile!r}{did_you_mean(profile, names)} 'ringfence profile list' "
+            f"shows all, 'ringfence profile set {profile}' makes it"
+        )
+
+
+async def require_customer(connection: asyncpg.Connection, customer: str) -> None:
+    """Raises NotFoundError, with the names that are close, if there is no such customer."""
+    if not await connection.fetchval("select true from customers where customer = $1", customer):
+        raise await unknown_customer(connection, customer)
+
+
+async def lock_customer(connection: asyncpg.Connection, customer: str) -> str:
+    """Lock a customer's row until the transaction ends, so that two admins see each other's changes; returns its
+    state. Raises NotFoundError."""
+    state: str | None = await connection.fetchval(
+        "select state from customers where customer = $1 for no key update", customer
+    )
+    if state is None:
+        raise await unknown_customer(connection, customer)
+    return state
+
+
+async def unknown_customer(connection: asyncpg.Connection, customer: str) -> NotFoundError:
+    """The error that says so, with the customer that may have been meant."""
+    names = [
+        row[0] for row in await connection.fetch("select customer from customers order by customer limit 20000")
+    ]
+    return NotFoundError(
+        f"there is no customer {customer!r}{did_you_mean(customer, names)} 'ringfence customer list' shows all"
+    )
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` if a known name is close, else `;`."""
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ";"
+
+
+def rows(records: Sequence[asyncpg.Record]) -> list[Row]:
+    """Records as plain dictionaries."""
+    return [dict(record) for record in records]
+
+
+def check_name(what: str, name: str) -> None:
+    """Raises BadInputError, saying the rule, if `name` cannot be the name of `what`."""
+    if _NAME.fullmatch(name) is None:
+        raise BadInputError(f"{name!r} cannot be the name of a {what}: {_NAME_RULE}")
+
+
+def check_text(option: str, text: str) -> None:
+    """Raises BadInputError naming `option` unless the text has 1 to 200 printable characters."""
+    if not 1 <= len(text.strip()) <= 200 or not text.isprintable():
+        raise BadInputError(f"{option}: give 1 to 200 characters without control characters")

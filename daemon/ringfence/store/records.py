@@ -1,0 +1,136 @@
+"""Reading what was decided and how calls ended. A search by time reads only the partitions of those days."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from ringfence.errors import NotFoundError
+from ringfence.store.policy import Row, rows
+
+_LISTED = """d.decision_id, d.decided_at, d.customer, d.verdict, d.reason, d.attestation, d.sip_status,
+d.delay_ms, d.degraded, d.entry, d.switch, d.host, d.caller, d.caller_name,
+d.caller_e164, d.called, d.called_e164"""
+
+_FOUND = f"""
+select {_LISTED}, e.ended_at, e.hung_up_by, e.duration_ms, e.billable_ms
+from ringfence.decisions d left join ringfence.call_ends e using (customer, decision_id)
+where d.decision_id >= ringfence.uuid_floor($1) and d.decision_id < ringfence.uuid_floor($2)
+  and ($3::text is null or d.customer = $3)
+  and ($4::bigint is null or d.caller_e164 = $4) and ($5::text is null or d.caller = $5)
+  and ($6::bigint is null or d.called_e164 = $6) and ($7::text is null or d.called = $7)
+  and ($8::text is null or d.verdict = $8) and ($9::text is null or d.reason = $9)
+order by d.decision_id desc limit $10
+"""  # noqa: S608 - constants only
+
+_NEW = f"""
+select {_LISTED} from ringfence.decisions d
+where d.decision_id >= ringfence.uuid_floor($1) and d.decision_id <> all ($2::uuid[])
+  and ($3::text is null or d.customer = $3) and ($4::text is null or d.verdict = $4)
+order by d.decision_id limit $5
+"""  # noqa: S608 - constants only
+
+_GRANT = """
+select grant_id, customer, first, last, source, evidence, attestation,
+  nullif(valid_from, '-infinity') as valid_from,
+  nullif(valid_until, 'infinity') as valid_until, granted_at, granted_by,
+  null::timestamptz as revoked_at, null::text as revoked_by, null::text as revoke_reason
+from ringfence.grants where grant_id = $1
+union all
+select grant_id, customer, first, last, source, evidence, attestation, nullif(valid_from, '-infinity'),
+  nullif(valid_until, 'infinity'), granted_at, granted_by, revoked_at, revoked_by, reason
+from ringfence.revoked_grants where grant_id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which decisions: from `since` on and before `until`; None is any. A number is looked for as E.164 digits if
+    it is an int, else as the text the switch showed."""
+
+    since: datetime
+    until: datetime
+    customer: str | None = None
+    caller: int | str | None = None
+    called: int | str | None = None
+    verdict: str | None = None
+    reason: str | None = None
+    limit: int = 100
+
+
+async def find(connection: asyncpg.Connection, search: Search) -> list[Row]:
+    """Decisions with how their calls ended, the newest first."""
+    found = await connection.fetch(
+        _FOUND,
+        search.since,
+        search.until,
+        search.customer,
+        *_either(search.caller),
+        *_either(search.called),
+        search.verdict,
+        search.reason,
+        search.limit,
+    )
+    return rows(found)
+
+
+async def show(connection: asyncpg.Connection, decision_id: UUID) -> Row:
+    """One decision as recorded, with `end` (or None), `grant` (or None), `sentence` and `live`.
+
+    Raises NotFoundError.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        row = await connection.fetchrow("select * from ringfence.decisions where decision_id = $1", decision_id)
+        if row is None:
+            raise NotFoundError(f"there is no decision {decision_id}; 'ringfence call list' shows the newest")
+        found = dict(row)
+        found["places"] = json.loads(found["places"])
+        key = (found["customer"], decision_id)
+        end = await connection.fetchrow(
+            "select * from ringfence.call_ends where customer = $1 and decision_id = $2", *key
+        )
+        lease = await connection.fetchrow(
+            "select expires_at from ringfence.leases where customer = $1 and decision_id = $2", *key
+        )
+        grant = await connection.fetchrow(_GRANT, found["grant_id"]) if found["grant_id"] else None
+        found["sentence"] = await sentence(connection, found["reason"])
+    found["end"] = dict(end) if end else None
+    found["grant"] = dict(grant) if grant else None
+    found["live"] = lease is not None
+    return found
+
+
+async def newer(
+    connection: asyncpg.Connection,
+    since: datetime,
+    seen: Collection[UUID],
+    *,
+    customer: str | None,
+    verdict: str | None,
+    limit: int,
+) -> list[Row]:
+    """Up to `limit` decisions made at or after `since` that are not in `seen`, the oldest first."""
+    return rows(await connection.fetch(_NEW, since, list(seen), customer, verdict, limit))
+
+
+async def sentence(connection: asyncpg.Connection, reason: str) -> str:
+    """What a reason means, as the operator worded it."""
+    return (
+        await connection.fetchval("select sentence from ringfence.reasons where reason = $1", reason)
+        or "No sentence is known for this reason."
+    )
+
+
+async def clock(connection: asyncpg.Connection) -> datetime:
+    """The server's time."""
+    now: datetime = await connection.fetchval("select clock_timestamp()")
+    return now
+
+
+def _either(number: int | str | None) -> tuple[int | None, str | None]:
+    return (number, None) if isinstance(number, int) else (None, number)

@@ -1,0 +1,205 @@
+"""One Asterisk as a Switch: FastAGI asks the gate, AMI tells how calls end, the table of live calls joins them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from structlog.typing import FilteringBoundLogger
+
+from ringfence.config import AsteriskSettings
+from ringfence.errors import SwitchError
+from ringfence.model import Attempt, CallEnd, Decision, HungUpBy
+from ringfence.switches.asterisk import snapshot
+from ringfence.switches.asterisk.ami import Ami
+from ringfence.switches.asterisk.calls import EVENTS, Calls, undelivered_end
+from ringfence.switches.asterisk.channel import Question
+from ringfence.switches.asterisk.fastagi import FastAgi
+from ringfence.switches.interface import CallRecorder, Gatekeeper
+
+MAX_LIVE_CALLS = 50_000  # more than any one Asterisk carries: beyond it, ends are being missed
+_RECONCILE_EVERY_S = 60.0
+
+
+class Asterisk:
+    """Implements `ringfence.switches.interface.Switch`."""
+
+    def __init__(
+        self,
+        settings: AsteriskSettings,
+        host: str,
+        gatekeeper: Gatekeeper,
+        recorder: CallRecorder,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._gatekeeper = gatekeeper
+        self._recorder = recorder
+        self._log = log
+        self._calls = Calls()
+        self._too_many = False
+        self._torn = 0
+        self._fastagi: FastAgi | None = None
+        self._reconciler: asyncio.Task[None] | None = None
+        self._reconciling = asyncio.Lock()
+        self._ami = (
+            Ami(
+                settings.ami,
+                log,
+                switch=settings.name,
+                events=EVENTS,
+                on_event=self._event,
+                on_connected=self._connected,
+            )
+            if settings.ami is not None
+            else None
+        )
+
+    # --- Switch -----------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name from the configuration."""
+        return self._settings.name
+
+    @property
+    def agi_port(self) -> int:
+        """The TCP port questions are taken on; 0 when not started."""
+        return self._fastagi.port if self._fastagi is not None else 0
+
+    async def start(self) -> None:
+        """Log in to the manager if it can be reached, then listen for questions. Raises SwitchError."""
+        self._fastagi = FastAgi(
+            self._settings.fastagi, self._gatekeeper, self, self._log, switch=self.name, host=self._host
+        )
+        try:
+            if self._ami is not None:
+                await self._ami.start()
+                self._reconciler = asyncio.create_task(self._reconcile_always(), name=f"reconcile {self.name}")
+            await self._fastagi.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop_accepting(self) -> None:
+        """Take no new questions; those in hand are still answered."""
+        if self._fastagi is not None:
+            await self._fastagi.stop_accepting()
+
+    async def stop(self) -> None:
+        """Finish the questions in hand, then close everything. Idempotent."""
+        try:
+            if self._fastagi is not None:
+                await self._fastagi.stop()
+        finally:
+            reconciler, self._reconciler = self._reconciler, None
+            if reconciler is not None:
+                reconciler.cancel()
+                await asyncio.gather(reconciler, return_exceptions=True)
+            if self._ami is not None:
+                await self._ami.stop()
+
+    def live_calls(self) -> Sequence[tuple[str, UUID]]:
+        """Customer and decision id of every allowed call that is live now."""
+        return self._calls.live()
+
+    def connected(self) -> bool:
+        """True while the manager connection is up."""
+        return self._ami is not None and self._ami.connected
+
+    async def hang_up(self, decision_id: UUID, q850_cause: int, why: str = "") -> bool:
+        """End a live call; its end row says `why`. False if there is none. Raises SwitchError if the switch
+        does not obey."""
+        channels = self._calls.hanging_up(decision_id, why)
+        if not channels or self._ami is None:
+            return False
+        # The asking channel first: left to itself it might dial the next trunk.
+        for channel in channels:
+            try:
+                await self._ami.hang_up(channel, q850_cause)
+            except SwitchError:
+                if channel is channels[-1] and decision_id in {live for _, live in self._calls.live()}:
+                    raise
+        return True
+
+    # --- Witness: from the gate ---------------------------------------------------------------------------------
+
+    def allowed(self, attempt: Attempt, decision: Decision, question: Question, at: datetime) -> None:
+        """A call is about to be told that it may leave."""
+        if self._ami is None:
+            return  # nobody would ever tell of its end
+        self._calls.started(attempt, decision, question, at)
+        if len(self._calls) <= MAX_LIVE_CALLS:
+            self._too_many = False
+        elif not self._too_many:
+            self._too_many = True
+            self._log.error("calls.too_many", live=len(self._calls), expected_at_most=MAX_LIVE_CALLS)
+
+    def undelivered(self, attempt: Attempt, decision: Decision, by: HungUpBy, at: datetime) -> None:
+        """That answer was never acknowledged."""
+        now = datetime.now(UTC)
+        if self._ami is None:
+            self._end(undelivered_end(decision.decision_id, decision.customer, by, at, now))
+        elif end := self._calls.undelivered(decision.decision_id, by, now, proof=self.connected()):
+            self._end(end)
+
+    # --- from the manager -------------------------------------------------------------------------------------
+
+    def _event(self, event: Mapping[str, str]) -> None:
+        for end in self._calls.feed(event, datetime.now(UTC)):
+            self._end(end)
+
+    async def _connected(self) -> None:
+        await self._reconcile(adopt=True)
+
+    async def _reconcile_always(self) -> None:
+        """A missed event must not keep a call, and its lease, alive for ever."""
+        while True:
+            await asyncio.sleep(_RECONCILE_EVERY_S)
+            if self.connected():
+                await self._reconcile(adopt=False)
+
+    async def _reconcile(self, *, adopt: bool) -> None:
+        async with self._reconciling:
+            await self._reconcile_now(adopt=adopt)
+
+    async def _reconcile_now(self, *, adopt: bool) -> None:
+        if self._ami is None:
+            return
+        asked_at = datetime.now(UTC)
+        self._calls.snapshot_asked()
+        try:
+            shown = snapshot.read(await self._ami.action_list(snapshot.ACTION))
+        except SwitchError as error:
+            self._calls.snapshot_failed()
+            self._log.warning("ami.snapshot_failed", error=str(error))
+            return
+        before = len(self._calls)
+        ends = self._calls.reconcile(shown, asked_at, datetime.now(UTC), adopt=adopt)
+        adopted = len(self._calls) + len(ends) - before
+        if ends or adopted:
+            self._log.info("calls.reconciled", live=len(self._calls), ended=len(ends), adopted=adopted)
+        for end in ends:
+            self._end(end)
+        self._recorder.calls_listed(self.name, self._calls.live(), asked_at)
+        if self._ami.torn > self._torn:
+            self._log.warning("ami.malformed", messages=self._ami.torn - self._torn)
+        self._torn = self._ami.torn
+
+    def _end(self, end: CallEnd) -> None:
+        self._recorder.call_ended(end)
+        self._log.info(
+            "call.ended",
+            decision=str(end.decision_id),
+            customer=end.customer,
+            source=end.source.value,
+            by=end.hung_up_by.value,
+            cause=end.q850_cause,
+            sip=end.sip_status,
+            duration_ms=end.duration_ms,
+            billable_ms=end.billable_ms,
+            trunk=end.trunk,
+        )
