@@ -195,13 +195,26 @@ class AmiSettings(_Settings):
         return secret
 
 
+class WatchSettings(_Settings):
+    """What becomes of an outbound leg on a trunk that nobody asked about.
+
+    It is judged when it is seen. `kill` hangs it up if it may not be, `report` only records it, `off` does not
+    look. `trunks` are the channels that lead to a carrier, as TECHNOLOGY/ENDPOINT (`PJSIP/carrier`); `*` and `?`
+    are wildcards. Without trunks nothing is watched.
+    """
+
+    mode: Literal["kill", "report", "off"] = "kill"
+    trunks: tuple[Text, ...] = ()
+
+
 class AsteriskSettings(_Settings):
-    """One Asterisk: its gate, its manager connection, and which channels are trunks to a carrier."""
+    """One Asterisk: its gate, its manager connection, and what is done about calls that go around the gate."""
 
     kind: Literal["asterisk"]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "asterisk"
     fastagi: FastAgiSettings = FastAgiSettings()
     ami: AmiSettings | None = AmiSettings()
+    watch: WatchSettings = WatchSettings()
 
 
 class FreeSwitchHookSettings(_Settings):
@@ -220,7 +233,11 @@ class FreeSwitchHookSettings(_Settings):
 
 class EventSocketSettings(_Settings):
     """The inbound event socket. The password is read from the credential `event-socket-password` or from
-    `password_file`."""
+    `password_file`.
+
+    Every `check_interval_s` the switch is asked whether each live leg is still there. `max_message_bytes` must
+    hold the list of all channels: about 1.5 kB for each.
+    """
 
     address: TcpAddress = Address(host="127.0.0.1", port=8021)
     password_file: Path | None = None
@@ -229,7 +246,8 @@ class EventSocketSettings(_Settings):
     ping_interval_s: float = Field(10.0, gt=0, le=300)
     reconnect_min_s: float = Field(0.5, gt=0, le=60)
     reconnect_max_s: float = Field(30.0, gt=0, le=600)
-    max_message_bytes: int = Field(1_048_576, ge=65_536, le=16_777_216)
+    check_interval_s: float = Field(30.0, gt=0, le=600)
+    max_message_bytes: int = Field(16_777_216, ge=65_536, le=268_435_456)
     max_waiting: int = Field(10_000, ge=100, le=1_000_000)
 
     @property

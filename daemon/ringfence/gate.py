@@ -109,7 +109,13 @@ class Gate:
             decision = Decision(attempt.decision_id, attempt.orig_id, Verdict.ALLOW, reasons.EMERGENCY)
             self._recorder.decided_without_database(numbered, decision)
         else:
-            decision = await self._judge(attempt)
+            try:
+                decision = await self._judge(attempt)
+            except Exception:
+                self._log.exception("gate.failed", decision=str(attempt.decision_id))
+                decision = self._unjudged(
+                    NumberedAttempt(attempt, Number(None), Number(None)), reasons.INTERNAL_ERROR
+                )
         latency_ms = (time.perf_counter() - started) * 1000
         # After the answer is on its way: nothing is written on the caller's time.
         asyncio.get_running_loop().call_soon(self._log_decision, attempt, decision, latency_ms)
@@ -118,9 +124,7 @@ class Gate:
     def refuse(self, attempt: Attempt, reason: str) -> Decision:
         """A refusal that needs no judge: a question that could not be read safely. Recorded and logged."""
         decision = _refusal(attempt, reason)
-        self._recorder.decided_without_database(
-            NumberedAttempt(attempt, Number(None), Number(None)), decision
-        )
+        self._recorder.decided_without_database(NumberedAttempt(attempt, Number(None), Number(None)), decision)
         self._log_decision(attempt, decision, 0.0)
         return decision
 

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,6 +34,7 @@ _SWITCH_STOP_S = 1.5
 _JOURNAL_STOP_S = 1.5
 _PARTITION_EVERY_S = 3600
 _Q850_CALL_REJECTED = 21
+_ANSWER_ON_ITS_WAY = timedelta(seconds=2)
 
 
 def run(settings: Settings, path: Path | None = None) -> int:
@@ -60,9 +61,7 @@ class _Service:
         self._office_hours = asyncio.Lock()
         self._listed: dict[str, tuple[Sequence[tuple[str, UUID]], datetime]] = {}
         self._listed_anew = asyncio.Event()
-        lanes = [
-            Lane(settings.database, settings.gate.deadline_ms) for _ in range(settings.database.connections)
-        ]
+        lanes = [Lane(settings.database, settings.gate.deadline_ms) for _ in range(settings.database.connections)]
         self._gate = Gate(settings.gate, Numbering(settings.numbering), lanes, self._journal, self._log)
         self._switches = [self._switch(switch) for switch in settings.switches]
 
@@ -88,15 +87,13 @@ class _Service:
         chores: list[asyncio.Task[None]] = []
         listener = PolicyListener(self._settings.database, self._hang_up_suspended, self._log)
         try:
-            await self._start()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopping.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload)
+            await self._start()
             chores = [
                 asyncio.create_task(self._every(self._lease_chore_s, self._leases), name="leases"),
-                asyncio.create_task(
-                    self._every(lambda: _PARTITION_EVERY_S, self._partitions), name="partitions"
-                ),
+                asyncio.create_task(self._every(lambda: _PARTITION_EVERY_S, self._partitions), name="partitions"),
                 asyncio.create_task(self._reconcile(), name="reconcile"),
                 asyncio.create_task(listener.run(), name="listener"),
                 asyncio.create_task(self._watchdog(), name="watchdog"),
@@ -155,13 +152,9 @@ class _Service:
             self._log.error("config.reload_refused", error=str(error))
         else:
             changed = [
-                name
-                for name in Settings.model_fields
-                if getattr(fresh, name) != getattr(self._settings, name)
+                name for name in Settings.model_fields if getattr(fresh, name) != getattr(self._settings, name)
             ]
-            self._settings = self._settings.model_copy(
-                update={name: getattr(fresh, name) for name in RELOADABLE}
-            )
+            self._settings = self._settings.model_copy(update={name: getattr(fresh, name) for name in RELOADABLE})
             self._gate.configure(self._settings.gate, Numbering(self._settings.numbering))
             telemetry.set_level(self._settings.logging)
             self._log.info("config.reloaded", changed=[name for name in changed if name in RELOADABLE])
@@ -190,13 +183,15 @@ class _Service:
         while True:
             await self._listed_anew.wait()
             self._listed_anew.clear()
+            # A decision that was on its way to the switch when it was asked is not in its list.
+            on_its_way = timedelta(milliseconds=self._settings.gate.deadline_ms) + _ANSWER_ON_ITS_WAY
             for name, (calls, asked_at) in list(self._listed.items()):
                 # Ends on their way say more than "reconciled" does: let them be written first.
                 await self._journal.flush(_JOURNAL_STOP_S)
                 try:
                     async with self._office_hours:
                         ended = await self._office.reconcile_leases(
-                            self._settings.host, name, calls, asked_at, self._settings.gate.lease_s
+                            self._settings.host, name, calls, asked_at - on_its_way, self._settings.gate.lease_s
                         )
                 except DatabaseError as error:
                     self._log.warning("lease.reconcile_failed", switch=name, error=str(error))
@@ -207,7 +202,9 @@ class _Service:
 
     async def _hang_up_suspended(self) -> None:
         """End the live calls of customers whose suspension says so. Emergency calls have no customer."""
-        live = [(customer, decision, switch) for switch in self._switches for customer, decision in switch.live_calls()]
+        live = [
+            (customer, decision, switch) for switch in self._switches for customer, decision in switch.live_calls()
+        ]
         customers = {customer for customer, _, _ in live if customer}
         if not customers:
             return

@@ -106,9 +106,9 @@ def set_level(settings: LoggingSettings) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(_level(settings)))
 
 
-def get_logger(**bound: Any) -> structlog.stdlib.BoundLogger:
+def get_logger(**bound: Any) -> structlog.typing.FilteringBoundLogger:
     """A logger whose events carry `bound`."""
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(**bound)
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**bound)
     return logger
 
 

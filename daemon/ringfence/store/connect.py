@@ -102,6 +102,8 @@ def current_actor() -> str:
 def _sentence(settings: DatabaseSettings, error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         cause = f"no answer within {settings.connect_timeout_s:g} s"
+    elif isinstance(error, ConnectionRefusedError):
+        cause = "connection refused; is Postgres running there?"
     elif isinstance(error, asyncpg.PostgresError):
         cause = str(error)
     else:

@@ -149,7 +149,9 @@ async def set_state(
     """Suspend a customer (`suspended`) or take it back (`active`, only from suspended); returns its old state.
 
     With `hang_up` every daemon ends the customer's live calls, emergency calls excepted. Reinstating is
-    written down as approved by `approved_by`, by default the user at the keyboard. Raises NotFoundError, and ConflictError if the customer is in no state to be moved from.
+    written down as approved by `approved_by`, by default the user at the keyboard.
+
+    Raises NotFoundError, and ConflictError if the customer is in no state to be moved from.
     """
     policy.check_text("--reason", reason)
     async with connection.transaction():

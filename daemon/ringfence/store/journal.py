@@ -53,6 +53,7 @@ class Journal:
         self._log = log
         self._spool = Spool(settings.spool_directory)
         self._waiting: deque[Record] = deque()
+        self._in_hand: list[Record] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -95,8 +96,9 @@ class Journal:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
-        if self._waiting:
-            await self._to_disk(list(self._waiting))
+        # What was in hand may have been written; telling it again does no harm.
+        if left := [*self._in_hand, *self._waiting]:
+            await self._to_disk(left)
             self._waiting.clear()
         self._disconnect()
 
@@ -132,14 +134,16 @@ class Journal:
 
     async def _pause(self, pause_s: float) -> None:
         """Wait before the next connection attempt, but take records to disk as they come."""
-        try:
-            async with asyncio.timeout(pause_s):
-                while True:
-                    self._wake.clear()
+        until = asyncio.get_running_loop().time() + pause_s
+        while True:
+            self._wake.clear()
+            try:
+                # Only the waiting is cut short: a write to disk that was cut short would lose its records.
+                async with asyncio.timeout_at(until):
                     await self._wake.wait()
-                    await self._put_aside()
-        except TimeoutError:
-            return
+            except TimeoutError:
+                return
+            await self._put_aside()
 
     async def _put_aside(self) -> None:
         batch = list(self._waiting)
@@ -206,8 +210,13 @@ class Journal:
         return True
 
     async def _to_disk(self, batch: list[Record]) -> None:
+        # Shielded: the thread writes to its end even if this task is cancelled meanwhile.
+        writing = asyncio.ensure_future(asyncio.to_thread(self._spool.append, batch))
         try:
-            await asyncio.to_thread(self._spool.append, batch)
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
         except OSError as error:
             for record in batch:
                 self._log.error("journal.spool_failed", error=str(error), record=record.as_json())

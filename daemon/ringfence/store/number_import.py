@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,16 @@ SHOWN = 20  # faults kept for people; the others are counted
 
 # line of the file, customer, first, last, source, evidence, attestation, valid_from, valid_until
 ImportRow = tuple[int, str, int, int, str, str, str, datetime | None, datetime | None]
+
+# If this process dies, the server is to notice and roll back. And a table that was bulk loaded or emptied a moment
+# ago has statistics that would make the planner read all of it for every row.
+_SETTINGS = """
+set local work_mem = '128MB';
+set local jit = off;
+set local client_connection_check_interval = '2s';
+set local enable_seqscan = off;
+set local enable_bitmapscan = off;
+"""
 
 _TABLE = """
 create temp table number_import (
@@ -165,10 +176,8 @@ async def import_numbers(
     """
     transaction = connection.transaction()
     await transaction.start()
-    keep = False
     try:
-        await connection.execute("set local work_mem = '128MB'")
-        await connection.execute("set local jit = off")
+        await connection.execute(_SETTINGS)
         await connection.execute(_TABLE)
         await connection.copy_records_to_table("number_import", records=read)
         await connection.execute("analyze number_import")
@@ -182,12 +191,19 @@ async def import_numbers(
         columns = [[row[name] for row in added] for name in ("customer", "grants", "numbers")]
         if not dry_run:
             await connection.fetch(_NOTE, origin, *columns)
+            # Running daemons plan anew; without the right to do this it is only a warning, and autovacuum does it.
+            await connection.execute("analyze ringfence.grants")
         keep = granting and not dry_run
-    finally:
-        if keep:
-            await transaction.commit()
-        elif not connection.is_closed():
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        # A rollback would wait for the statement; without us the server does it by itself.
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # asyncpg's loose ends
+        connection.terminate()
+        raise
+    except BaseException:
+        if not connection.is_closed():
             await transaction.rollback()
+        raise
+    await (transaction.commit() if keep else transaction.rollback())
     return Imported(rows, already_there, sum(columns[1]), sum(columns[2]), len(added))
 
 

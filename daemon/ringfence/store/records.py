@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from ringfence.errors import NotFoundError
-from ringfence.store.policy import Row, rows
+from ringfence.store.policy import Row, did_you_mean, rows
 
 _LISTED = """d.decision_id, d.decided_at, d.customer, d.verdict, d.reason, d.attestation, d.sip_status,
 d.delay_ms, d.degraded, d.entry, d.switch, d.host, d.caller, d.caller_name,
@@ -124,6 +124,15 @@ async def sentence(connection: asyncpg.Connection, reason: str) -> str:
         await connection.fetchval("select sentence from ringfence.reasons where reason = $1", reason)
         or "No sentence is known for this reason."
     )
+
+
+async def require_reason(connection: asyncpg.Connection, reason: str) -> None:
+    """Raises NotFoundError, with the reason that is close, if there is no such reason."""
+    codes = [row[0] for row in await connection.fetch("select reason from ringfence.reasons order by reason")]
+    if reason not in codes:
+        raise NotFoundError(
+            f"there is no reason {reason!r}{did_you_mean(reason, codes)} docs/reasons.md lists all"
+        )
 
 
 async def clock(connection: asyncpg.Connection) -> datetime:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from uuid import UUID
 
 from structlog.typing import FilteringBoundLogger
 
 from ringfence.config import AsteriskSettings
 from ringfence.errors import SwitchError
+from ringfence.escape import visible
 from ringfence.model import Attempt, CallEnd, Decision, HungUpBy
-from ringfence.switches.asterisk import snapshot
+from ringfence.reasons import EMERGENCY
+from ringfence.switches.asterisk import snapshot, stray
 from ringfence.switches.asterisk.ami import Ami
 from ringfence.switches.asterisk.calls import EVENTS, Calls, undelivered_end
 from ringfence.switches.asterisk.channel import Question
@@ -21,6 +25,7 @@ from ringfence.switches.interface import CallRecorder, Gatekeeper
 
 MAX_LIVE_CALLS = 50_000  # more than any one Asterisk carries: beyond it, ends are being missed
 _RECONCILE_EVERY_S = 60.0
+_RECONCILE_AGAIN_S = 5.0  # after a connection: what was on its way at the first comparison has arrived by then
 
 
 class Asterisk:
@@ -43,8 +48,11 @@ class Asterisk:
         self._too_many = False
         self._torn = 0
         self._fastagi: FastAgi | None = None
+        self._judging: dict[UUID, CallEnd | None] = {}  # stray calls, and their end if that came first
+        self._watching: set[asyncio.Task[None]] = set()
         self._reconciler: asyncio.Task[None] | None = None
         self._reconciling = asyncio.Lock()
+        self._fresh = asyncio.Event()
         self._ami = (
             Ami(
                 settings.ami,
@@ -99,6 +107,7 @@ class Asterisk:
             if reconciler is not None:
                 reconciler.cancel()
                 await asyncio.gather(reconciler, return_exceptions=True)
+            await asyncio.gather(*self._watching, return_exceptions=True)
             if self._ami is not None:
                 await self._ami.stop()
 
@@ -149,16 +158,71 @@ class Asterisk:
     # --- from the manager -------------------------------------------------------------------------------------
 
     def _event(self, event: Mapping[str, str]) -> None:
-        for end in self._calls.feed(event, datetime.now(UTC)):
-            self._end(end)
+        at = datetime.now(UTC)
+        for end in self._calls.feed(event, at):
+            if end.decision_id in self._judging:
+                self._judging[end.decision_id] = end
+            else:
+                self._end(end)
+        if event.get("Event") == "DialBegin":
+            self._watch_leg(event, at)
+
+    # --- the watch: legs that nobody asked about ----------------------------------------------------------------
+
+    def _watch_leg(self, event: Mapping[str, str], at: datetime) -> None:
+        watch = self._settings.watch
+        leg, trunk = event.get("DestUniqueid", ""), event.get("DestChannel", "").rpartition("-")[0]
+        if watch.mode == "off" or not leg or not any(fnmatchcase(trunk, pattern) for pattern in watch.trunks):
+            return
+        if self._calls.knows_leg(leg):
+            return
+        attempt = stray.attempt_of(event, switch=self.name, host=self._host)
+        self._calls.stray(attempt, event, at)
+        self._judging[attempt.decision_id] = None
+        task = asyncio.create_task(self._judge(attempt, at), name="watch")
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
+
+    async def _judge(self, attempt: Attempt, at: datetime) -> None:
+        """One question to the gate, which bounds how many wait and for how long."""
+        decision = await self._gatekeeper.decide(attempt)
+        self._calls.judged(decision)
+        end = self._judging.pop(attempt.decision_id, None)
+        if decision.allowed:
+            if end is not None:
+                self._end(replace(end, customer=decision.customer))
+        elif end is None and self._settings.watch.mode == "kill" and self._ami is not None:
+            try:
+                await self._ami.hang_up(attempt.channel, decision.q850_cause)
+            except SwitchError as error:
+                self._log.error("watch.kill_failed", decision=str(decision.decision_id), error=str(error))
+        if decision.reason != EMERGENCY:
+            self._log.warning(
+                "watch.bypass",
+                decision=str(decision.decision_id),
+                customer=decision.customer,
+                verdict=decision.verdict.value,
+                reason=decision.reason,
+                created_by=attempt.places["created_by"],
+                channel=visible(attempt.channel, 128),
+                hung_up=not decision.allowed and self._settings.watch.mode == "kill",
+                known_for_ms=round((datetime.now(UTC) - at).total_seconds() * 1000, 1),
+            )
 
     async def _connected(self) -> None:
         await self._reconcile(adopt=True)
+        self._fresh.set()
 
     async def _reconcile_always(self) -> None:
         """A missed event must not keep a call, and its lease, alive for ever."""
         while True:
-            await asyncio.sleep(_RECONCILE_EVERY_S)
+            try:
+                async with asyncio.timeout(_RECONCILE_EVERY_S):
+                    await self._fresh.wait()
+                self._fresh.clear()
+                await asyncio.sleep(_RECONCILE_AGAIN_S)
+            except TimeoutError:
+                pass
             if self.connected():
                 await self._reconcile(adopt=False)
 

@@ -75,6 +75,37 @@ class Calls:
             call.leg_added(question.uniqueid, question.channel)
         self._add(call)
 
+    def stray(self, attempt: Attempt, event: Mapping[str, str], at: datetime) -> None:
+        """This leg is out without a decision: keep its course while it is judged."""
+        leg = event["DestUniqueid"]
+        call = LiveCall(
+            decision_id=attempt.decision_id,
+            customer="",
+            form=Form.LEG,
+            asking=leg,
+            asking_channel=attempt.channel,
+            linkedid=attempt.call_ref,
+            started_at=at,
+            known_since=at,
+            parent=event.get("Uniqueid", ""),
+        )
+        call.leg_added(leg, attempt.channel)
+        self._add(call)
+
+    def judged(self, decision: Decision) -> None:
+        """A stray call has its decision: from now on it is a call like any other, or none of ours."""
+        call = self._calls.get(decision.decision_id)
+        if call is None:
+            return
+        if decision.allowed:
+            call.customer = decision.customer
+        else:
+            self._forget(call)
+
+    def knows_leg(self, uniqueid: str) -> bool:
+        """True if a decided call, or one that is being judged, has this leg."""
+        return bool(self._calls_with_leg(uniqueid))
+
     def undelivered(self, decision_id: UUID, by: HungUpBy, at: datetime, *, proof: bool) -> CallEnd | None:
         """The verdict was not acknowledged. The end, unless it is still to be proven by events.
 
