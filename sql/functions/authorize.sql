@@ -6,6 +6,11 @@ create or replace function ringfence.authorize(
 ) returns setof ringfence.decision
 language plpgsql volatile strict security definer
 set search_path = ringfence, pg_temp
+-- Every lookup here is one index descent. Statistics that are missing or stale, after a large import say, must not
+-- talk the planner into reading a table instead.
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   r             record;

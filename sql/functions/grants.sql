@@ -2,6 +2,7 @@
 create or replace function ringfence.refuse_overlap() returns trigger
 language plpgsql
 set search_path = ringfence, pg_temp
+set enable_seqscan = off  -- a million new grants are checked before anything was analyzed
 as $$
 declare
   v_clash record;

@@ -347,7 +347,8 @@ async def test_every_lookup_on_the_calls_way_is_an_index_descent(connection: asy
     ]
     for number, statement in enumerate(statements):
         types = "(attempt[])" if number == 0 else "(text)" if "$1" in statement else ""
-        await connection.execute("set plan_cache_mode = force_generic_plan")
+        for setting in ("plan_cache_mode = force_generic_plan", "enable_seqscan = off", "enable_bitmapscan = off"):
+            await connection.execute(f"set {setting}")  # as the function itself does
         await connection.execute(f"prepare s{number} {types} as {statement}")
         arguments = "(null)" if types else ""
         [row] = await connection.fetch(f"explain (format json) execute s{number}{arguments}")

@@ -180,6 +180,22 @@ def test_the_request_uri_is_what_is_called(changes: dict[str, str], called: str)
         {"Caller-Caller-ID-Name": "x\ny"},
         {"Caller-Caller-ID-Number": f"{OWN}\n"},
         {"variable_alert_info": "x\r\nFrom: y"},
+        {"Caller-Caller-ID-Name": 'x" <sip:12125550000@y>;a="'},
+        {"Caller-Caller-ID-Name": "x%22 <sip:12125550000@y>;a=%22"},
+        {"Caller-Caller-ID-Name": "x%0d%0aFrom: y"},
+        {"Caller-Caller-ID-Name": "x\\"},
+        {"variable_sip_from_display": 'x" <sip:12125550000@y>;a="'},
+        {"variable_sip_from_uri": f"sip:{OWN}@x", "Caller-Caller-ID-Number": "x@y>,<sip:12125550000"},
+        {"variable_sip_h_P-Asserted-Identity": f"<sip:{OWN}@x>, <tel:+12125550000>"},
+        {"variable_sip_h_P-Asserted-Identity": f"<sip:{OWN}@x>\u2028"},
+        {"variable_sip_h_P-Asserted-Identity": f"<sip:{OWN}@x>, tel:+12125550000"},
+        {"variable_sip_h_P-Asserted-Identity": f"sip:{OWN}@x, tel:+12125550000"},
+        {"variable_sip_h_P-Asserted-Identity": f'"a" sip:{OWN}@x'},
+        {"variable_sip_invite_params": "x?P-Asserted-Identity=%3Csip:1@x%3E"},
+        {"variable_sip_invite_from_params": "x>,<sip:12125550000@y"},
+        {"variable_sip_invite_tel_params": "rn=+19005550000"},
+        {"variable_sip_invite_req_uri": "sip:15551230001@c?From=%3Csip:1@x%3E"},
+        {"variable_sip_destination_url": "sip:15551230001@c?From=x"},
         {"Unique-ID": "x api reload"},
         {"Unique-ID": ""},
     ],
@@ -236,6 +252,19 @@ RULES = (LegRule(profile="internal", domain="10.*"), LegRule(gateway="pbx2"), Le
 )
 def test_which_legs_stay_inside(changes: dict[str, str], inside: bool) -> None:
     assert ask(headers_of("connect_originate_gateway", **changes), RULES).stays_inside is inside
+
+
+def test_a_routing_number_makes_the_called_number_no_number() -> None:
+    uri = "sip:15551230001;rn=+19005550000@carrier"
+    assert ask(headers_of("connect_originate_gateway", variable_sip_invite_req_uri=uri)).attempt.called == (
+        "15551230001;rn=+19005550000"
+    )
+
+
+def test_names_that_can_be_quoted_are_let_through() -> None:
+    for name in ("Acme, Inc.", 'The \\"Best\\" Ltd', "100% Ltd", "Größe", "O'Neil & Co"):
+        question = ask(headers_of("connect_originate_gateway", **{"Caller-Caller-ID-Name": name}))
+        assert (question.objection, question.attempt.caller_name) == ("", name)
 
 
 def test_the_legs_of_an_attempt_share_what_they_have_in_common() -> None:

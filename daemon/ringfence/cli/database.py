@@ -1,0 +1,37 @@
+"""`ringfence db`: the schema."""
+
+from __future__ import annotations
+
+from ringfence.cli.session import Session, new_app, verb
+from ringfence.errors import ExitCode
+
+app = new_app("The database's schema.")
+
+
+@verb(app, "migrate")
+async def migrate(session: Session) -> None:
+    """Bring the database to the schema of this version. Harmless when it is there already."""
+    from ringfence.store import migrate as migrations
+
+    async with session.database() as connection:
+        done = await migrations.migrate(connection)
+    session.output.document({"migrations": done.migrations, "functions": done.functions})
+    for name in done.migrations:
+        session.output.line(f"applied {name}")
+    for name in done.functions:
+        session.output.line(f"replaced functions/{name}")
+    if not done.migrations and not done.functions:
+        session.output.line("already current")
+
+
+@verb(app, "status")
+async def status(session: Session) -> int:
+    """Show which migrations the database has; exits 4 unless it is current."""
+    from ringfence.store import status as schema
+
+    async with session.database() as connection:
+        found = await schema.read(connection)
+    session.output.document(found)
+    session.output.table(found["files"], ("file", "state", "applied_at"))
+    session.output.facts({key: value for key, value in found.items() if key != "files"})
+    return ExitCode.OK if found["current"] else ExitCode.DATABASE
