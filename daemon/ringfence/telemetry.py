@@ -16,6 +16,7 @@ from ringfence.escape import visible
 
 MAX_WAITING_EVENTS = 20_000
 _STOP: dict[str, Any] = {}
+_HANDFUL_S = 0.01
 
 
 class LogWriter:
@@ -37,6 +38,7 @@ class LogWriter:
         self._as_json = as_json
         self._queue: queue.Queue[dict[str, Any]] = queue.Queue(MAX_WAITING_EVENTS)
         self._dropped = 0
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
         self._thread.start()
 
@@ -50,19 +52,35 @@ class LogWriter:
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what waits, for at most `timeout_s`. Idempotent."""
+        self._stopping.set()
         if self._thread.is_alive():
             try:
                 self._queue.put(_STOP, timeout=timeout_s)
             except queue.Full:
                 return
             self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            self._flush()
 
     def _run(self) -> None:
-        while (event := self._queue.get()) is not _STOP:
+        while True:
+            event = self._queue.get()
+            if event is _STOP:
+                return
             self._write(event)
-            if self._dropped and self._queue.empty():
-                dropped, self._dropped = self._dropped, 0
-                self._write({"event": "log.dropped", "level": "error", "count": dropped})
+            if self._queue.empty():
+                self._flush()
+                # Events are taken in handfuls: a wake-up for each would fight the event loop for the interpreter.
+                self._stopping.wait(_HANDFUL_S)
+
+    def _flush(self) -> None:
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            self._write({"event": "log.dropped", "level": "error", "count": dropped})
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._dropped += 1
 
     def _write(self, event: dict[str, Any]) -> None:
         if not self._as_json:
@@ -72,8 +90,6 @@ class LogWriter:
             }
         try:
             self._stream.write(self._render(None, "", event) + "\n")
-            if self._queue.empty():
-                self._stream.flush()
         except (OSError, ValueError):
             self._dropped += 1
 
