@@ -44,8 +44,8 @@ _CONFIGURATION_HEAD = """\
 # What stands in the configuration file
 
 `/etc/ringfence/ringfence.yaml`, or the file that `--config` or `RINGFENCE_CONFIG` names. Everything has a default
-but `switches`. A key that is not a setting, a key written twice and a value out of bounds are faults, each told with
-its path: `ringfence check-config` tells them all, and `--connect` tries the database and the switches too.
+but `switches`. A key that is not a setting, a key written twice and a value out of bounds are faults, each told
+with its path: `ringfence check-config` tells them all, and `--connect` tries the database and the switches too.
 
 `SIGHUP` (`systemctl reload ringfence`) takes over `gate`, `numbering` and `logging` at once. The rest needs a
 restart, and the log says so.

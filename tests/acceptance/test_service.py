@@ -209,7 +209,8 @@ def test_calls_that_ended_while_the_daemon_was_dead_are_reconciled_and_live_ones
     short.wait()
     wait_until(lambda: site.asterisk.active_channels() == 4, 10, "two calls are still up", interval=0.05)
     # The daemon takes no decision younger than a few seconds for lost.
-    oldest = f"select 1 from ringfence.leases where customer = '{party.name}' having max(taken_at) < now() - interval '4 s'"
+    mine = f"from ringfence.leases where customer = '{party.name}'"
+    oldest = f"select 1 {mine} having max(taken_at) < now() - interval '4 s'"
     wait_until(lambda: site.rows(oldest), 10, "the calls are a few seconds old", interval=0.1)
     site.daemon.start()
     live = f"select 1 from ringfence.counters where customer = '{party.name}' and live_calls = 2"

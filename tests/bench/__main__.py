@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import re
 import statistics
 import subprocess
@@ -87,7 +88,7 @@ def _pgbench(server: EmbeddedPostgres, clients: int, seconds: float, script: Pat
 
 
 async def _gate_results(database: DatabaseSettings, spool: Path, seconds: float) -> list[Result]:
-    writer = telemetry.configure(LoggingSettings(level="info"), Path("/dev/null").open("w"))
+    writer = telemetry.configure(LoggingSettings(level="info"), io.StringIO())
     journal = Journal(JournalSettings(spool_directory=spool), database, telemetry.get_logger())
     lanes = [Lane(database, 1000) for _ in range(database.connections)]
     gate = Gate(GateSettings(), Numbering(NumberingSettings()), lanes, journal, telemetry.get_logger())

@@ -329,9 +329,11 @@ async def test_every_lookup_on_the_calls_way_is_an_index_descent(connection: asy
         """
         insert into limit_profiles values ('p', 1, 1, 1);
         insert into customers (customer, name, profile) select 'c' || i, 'n', 'p' from generate_series(1, 20000) i;
-        insert into endpoints (customer, kind, value) select 'c' || i, 'account', 'A' || i from generate_series(1, 20000) i;
+        insert into endpoints (customer, kind, value)
+          select 'c' || i, 'account', 'A' || i from generate_series(1, 20000) i;
         insert into grants (customer, first, last)
-          select 'c' || (i % 20000 + 1), 12000000000 + i * 10, 12000000000 + i * 10 + 5 from generate_series(1, 100000) i;
+          select 'c' || (i % 20000 + 1), 12000000000 + i * 10, 12000000000 + i * 10 + 5
+          from generate_series(1, 100000) i;
         insert into counters (customer) select customer from customers;
         analyze;
         """

@@ -6,6 +6,7 @@ import asyncio
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
+from itertools import pairwise
 from multiprocessing import get_context
 from uuid import UUID
 
@@ -73,7 +74,7 @@ async def test_four_processes_of_fifty_tasks_never_pass_one_call_a_second_too_ma
         for row in await connection.fetch("select decided_at from decisions where verdict = 'allow' order by 1")
     ]
     assert len(times) == allowed > 2
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert min(gaps) >= timedelta(milliseconds=100)
     for start in range(len(times) - 10):  # an eleventh call within a second of the first would be one too many
         assert times[start + 10] - times[start] >= timedelta(seconds=1)
@@ -142,7 +143,7 @@ async def test_a_recount_puts_a_wrong_counter_right_and_says_so(connection: asyn
     assert await connection.fetchval("select live_calls from counters") == 2
 
 
-class _rolled_back:  # noqa: N801 - reads as a statement
+class _rolled_back:
     """What happens inside leaves no trace in the database."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:

@@ -72,7 +72,7 @@ async def own_server(tmp_path: Path) -> AsyncIterator[tuple[EmbeddedPostgres, Da
 async def eventually(check: Callable[[], Any], timeout_s: float = 15) -> Any:
     """The first true value of an async check."""
     async with asyncio.timeout(timeout_s):
-        while not (value := await check()):
+        while not (value := await check()):  # noqa: ASYNC110 - what is waited for happens in Postgres
             await asyncio.sleep(0.02)
         return value
 
@@ -107,7 +107,7 @@ async def test_an_emergency_call_passes_without_the_database_and_is_recorded_lat
     own_server: tuple[EmbeddedPostgres, DatabaseSettings], tmp_path: Path, log: None
 ) -> None:
     server, database = own_server
-    async with serving(database, tmp_path / "spool") as (gate, journal):
+    async with serving(database, tmp_path / "spool") as (gate, _):
         server.kill9()
         for called in ("911", "+911", "933", "112"):
             decision = await gate.decide(replace(
@@ -126,7 +126,7 @@ async def test_a_frozen_database_is_answered_for_at_the_deadline_and_the_lease_c
     own_server: tuple[EmbeddedPostgres, DatabaseSettings], tmp_path: Path, log: None
 ) -> None:
     server, database = own_server
-    async with serving(database, tmp_path / "spool", deadline_ms=300) as (gate, journal):
+    async with serving(database, tmp_path / "spool", deadline_ms=300) as (gate, _):
         assert (await gate.decide(asked())).reason == "authorized"
         server.freeze()
         started = time.monotonic()

@@ -75,8 +75,8 @@ async def test_every_table_column_and_function_is_explained(connection: asyncpg.
         select relname from pg_class where relnamespace = 'ringfence'::regnamespace and relkind in ('r', 'p')
           and not relispartition and obj_description(oid) is null
         union all
-        select proname from pg_proc where pronamespace = 'ringfence'::regnamespace and prorettype <> 'trigger'::regtype
-          and obj_description(oid) is null
+        select proname from pg_proc where pronamespace = 'ringfence'::regnamespace
+          and prorettype <> 'trigger'::regtype and obj_description(oid) is null
         """
     )
     assert [row["what"] for row in silent] == []
@@ -91,7 +91,7 @@ async def daemon(
         yield opened
 
 
-class _member_of:  # noqa: N801 - reads as a statement
+class _member_of:
     def __init__(self, role: str, database: DatabaseSettings, owner: asyncpg.Connection) -> None:
         self._role, self._database, self._owner = role, database, owner
 

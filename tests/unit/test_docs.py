@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from scripts.docs import PAGES
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +29,8 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_every_log_event_is_listed_and_every_listed_event_is_logged() -> None:
     logged = {event for path in SOURCES for event in EVENT.findall(path.read_text("utf-8"))}
     logged |= {"log.dropped"}  # written by the writer itself
-    listed = set(re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", (ROOT / "docs" / "logs.md").read_text("utf-8"), re.MULTILINE))
+    page = (ROOT / "docs" / "logs.md").read_text("utf-8")
+    listed = set(re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", page, re.MULTILINE))
     assert logged - listed == set()
     assert listed - logged == set()
     assert len(logged) > 20

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ringfence import __version__
-from ringfence.cli import call, check, customer, daemon, database, endpoint, number, profile, tail
+from ringfence.cli import bypass, call, check, customer, daemon, database, endpoint, number, profile, tail
 from ringfence.cli.session import CONFIG_HELP, JSON_HELP, Globals, new_app
 
 app = new_app("Lets only calls out that it can vouch for: the daemon and its policy.")
@@ -18,6 +18,7 @@ app.add_typer(customer.app, name="customer")
 app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(number.app, name="number")
 app.add_typer(call.app, name="call")
+app.add_typer(bypass.app, name="bypass")
 daemon.register(app)
 check.register(app)
 tail.register(app)

@@ -1,11 +1,11 @@
-"""`ringfence db`: the schema."""
+"""`ringfence db`: the schema, and the books that are kept in it."""
 
 from __future__ import annotations
 
 from ringfence.cli.session import Session, new_app, verb
 from ringfence.errors import ExitCode
 
-app = new_app("The database's schema.")
+app = new_app("The database: its schema and its books.")
 
 
 @verb(app, "migrate")
@@ -35,3 +35,15 @@ async def status(session: Session) -> int:
     session.output.table(found["files"], ("file", "state", "applied_at"))
     session.output.facts({key: value for key, value in found.items() if key != "files"})
     return ExitCode.OK if found["current"] else ExitCode.DATABASE
+
+
+@verb(app, "recount")
+async def recount(session: Session) -> int:
+    """Set every customer's live-call counter to the calls that are really counted; exits 1 if one was wrong."""
+    from ringfence.store import status as schema
+
+    async with session.database() as connection:
+        wrong = await schema.recount(connection)
+    session.output.document(wrong)
+    session.output.table(wrong, ("customer", "was", "live"), empty="every counter is right")
+    return ExitCode.REFUSED if wrong else ExitCode.OK

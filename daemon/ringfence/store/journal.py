@@ -126,9 +126,7 @@ class Journal:
                 continue
             pause_s = _RETRY_MIN_S
             await self._load_spool()
-            batch = [
-                self._waiting.popleft() for _ in range(min(self._settings.max_batch, len(self._waiting)))
-            ]
+            batch = [self._waiting.popleft() for _ in range(min(self._settings.max_batch, len(self._waiting)))]
             if batch and not await self._write(batch):
                 await self._to_disk(batch)
 
@@ -194,9 +192,7 @@ class Journal:
                 if ends:
                     await connection.execute(_RECORD_ENDS, json.dumps(ends), timeout=15)
         except (*CONNECTION_FAULTS, asyncpg.QueryCanceledError) as error:
-            self._log.warning(
-                "journal.write_failed", error=str(error) or type(error).__name__, records=len(batch)
-            )
+            self._log.warning("journal.write_failed", error=str(error) or type(error).__name__, records=len(batch))
             self._disconnect()
             return False
         except (asyncpg.PostgresError, asyncpg.DataError) as error:

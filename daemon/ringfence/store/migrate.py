@@ -60,13 +60,9 @@ async def migrate(connection: asyncpg.Connection) -> Migrated:
         await connection.execute(_BOOTSTRAP)
         rows = await connection.fetch("select name, digest from ringfence.migrations")
         applied = {row["name"]: row["digest"] for row in rows}
-        ran = [
-            file.name for file in sqlfiles.migrations() if await _apply_migration(connection, file, applied)
-        ]
+        ran = [file.name for file in sqlfiles.migrations() if await _apply_migration(connection, file, applied)]
         changed = [
-            file
-            for file in sqlfiles.functions()
-            if ran or applied.get(f"functions/{file.name}") != file.digest
+            file for file in sqlfiles.functions() if ran or applied.get(f"functions/{file.name}") != file.digest
         ]
         # A function may be used by one whose file sorts before its own: bodies are checked when first run.
         await connection.execute("set local check_function_bodies = off")

@@ -48,6 +48,16 @@ from ringfence.revoked_grants where grant_id = $1
 """
 
 
+_BYPASSES = f"""
+select {_LISTED}, d.channel, d.trunk, d.places->>'created_by' as created_by, e.ended_at, e.duration_ms
+from ringfence.decisions d left join ringfence.call_ends e using (customer, decision_id)
+where d.entry = 'watch' and d.reason <> 'emergency'
+  and d.decision_id >= ringfence.uuid_floor($1) and d.decision_id < ringfence.uuid_floor($2)
+  and ($3::text is null or d.customer = $3)
+order by d.decision_id desc limit $4
+"""  # noqa: S608 - constants only
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """Which decisions: from `since` on and before `until`; None is any. A number is looked for as E.164 digits if
@@ -77,6 +87,13 @@ async def find(connection: asyncpg.Connection, search: Search) -> list[Row]:
         search.limit,
     )
     return rows(found)
+
+
+async def bypasses(
+    connection: asyncpg.Connection, since: datetime, until: datetime, *, customer: str | None, limit: int
+) -> list[Row]:
+    """Calls that went out without asking, as the watch judged them, the newest first. `created_by` says how."""
+    return rows(await connection.fetch(_BYPASSES, since, until, customer, limit))
 
 
 async def show(connection: asyncpg.Connection, decision_id: UUID) -> Row:

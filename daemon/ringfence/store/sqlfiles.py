@@ -35,6 +35,4 @@ def functions() -> tuple[SqlFile, ...]:
 
 def _read(folder: str) -> tuple[SqlFile, ...]:
     root = _INSTALLED if _INSTALLED.is_dir() else _SOURCE_TREE
-    return tuple(
-        SqlFile(path.stem, path.read_text("utf-8")) for path in sorted((root / folder).glob("*.sql"))
-    )
+    return tuple(SqlFile(path.stem, path.read_text("utf-8")) for path in sorted((root / folder).glob("*.sql")))

@@ -1,4 +1,4 @@
-"""What state a database's schema is in, beside what this version ships."""
+"""What state a database is in: its schema beside what this version ships, and its counters beside its leases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from ringfence.store import sqlfiles
+from ringfence.store import policy, sqlfiles
 
 
 async def read(connection: asyncpg.Connection) -> dict[str, Any]:
@@ -43,3 +43,8 @@ def _state(row: asyncpg.Record | None, digest: str) -> str:
 
 def _applied_at(row: asyncpg.Record | None) -> Any:
     return None if row is None else row["applied_at"]
+
+
+async def recount(connection: asyncpg.Connection) -> list[policy.Row]:
+    """Put every live-call counter right; the customers whose counter was wrong, with `was` and `live`."""
+    return policy.rows(await connection.fetch("select customer, was, live from ringfence.recount()"))
