@@ -127,10 +127,7 @@ class EndpointPlan(_Settings):
 
     @model_validator(mode="after")
     def _one_pattern(self) -> EndpointPlan:
-        if (
-            sum(value is not None for value in (self.account, self.sip_user, self.trunk, self.source_address))
-            != 1
-        ):
+        if sum(value is not None for value in (self.account, self.sip_user, self.trunk, self.source_address)) != 1:
             raise ValueError("needs exactly one of account, sip_user, trunk, source_address")
         return self
 
@@ -187,8 +184,7 @@ class AmiSettings(_Settings):
         secret = read_secret("ami-secret", self.secret_file, "switches.ami.secret_file")
         if secret is None:
             raise ConfigError(
-                "switches.ami.secret_file: no secret: name a file here or give the systemd "
-                "credential 'ami-secret'"
+                "switches.ami.secret_file: no secret: name a file here or give the systemd credential 'ami-secret'"
             )
         if re.search(r"[\x00-\x1f\x7f]", secret):
             raise ConfigError("switches.ami.secret_file: the secret holds a control character")
@@ -253,9 +249,7 @@ class EventSocketSettings(_Settings):
     @property
     def password(self) -> str:
         """The password. Raises ConfigError if there is none, or if it could break out of its command."""
-        password = read_secret(
-            "event-socket-password", self.password_file, "switches.event_socket.password_file"
-        )
+        password = read_secret("event-socket-password", self.password_file, "switches.event_socket.password_file")
         if not password:
             raise ConfigError(
                 "switches.event_socket.password_file: no password: name a file here or give the systemd "

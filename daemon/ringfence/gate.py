@@ -105,26 +105,27 @@ class Gate:
         """The answer to one attempt, within the deadline. Never raises."""
         started = time.perf_counter()
         if self._numbering.is_emergency(attempt):
-            numbered = NumberedAttempt(attempt, Number(None), Number(None))
-            decision = Decision(attempt.decision_id, attempt.orig_id, Verdict.ALLOW, reasons.EMERGENCY)
-            self._recorder.decided_without_database(numbered, decision)
+            decision = _emergency(attempt)
+            self._recorder.decided_without_database(_unread(attempt), decision)
         else:
             try:
                 decision = await self._judge(attempt)
             except Exception:
                 self._log.exception("gate.failed", decision=str(attempt.decision_id))
-                decision = self._unjudged(
-                    NumberedAttempt(attempt, Number(None), Number(None)), reasons.INTERNAL_ERROR
-                )
+                decision = self._unjudged(_unread(attempt), reasons.INTERNAL_ERROR)
         latency_ms = (time.perf_counter() - started) * 1000
         # After the answer is on its way: nothing is written on the caller's time.
         asyncio.get_running_loop().call_soon(self._log_decision, attempt, decision, latency_ms)
         return decision
 
     def refuse(self, attempt: Attempt, reason: str) -> Decision:
-        """A refusal that needs no judge: a question that could not be read safely. Recorded and logged."""
-        decision = _refusal(attempt, reason)
-        self._recorder.decided_without_database(NumberedAttempt(attempt, Number(None), Number(None)), decision)
+        """A refusal that needs no judge: a question that could not be read safely. An emergency call passes all
+        the same. Recorded and logged."""
+        if self._numbering.is_emergency(attempt):
+            decision = _emergency(attempt)
+        else:
+            decision = _refusal(attempt, reason)
+        self._recorder.decided_without_database(_unread(attempt), decision)
         self._log_decision(attempt, decision, 0.0)
         return decision
 
@@ -283,6 +284,15 @@ class Gate:
         )
 
 
+def _emergency(attempt: Attempt) -> Decision:
+    return Decision(attempt.decision_id, attempt.orig_id, Verdict.ALLOW, reasons.EMERGENCY)
+
+
+def _unread(attempt: Attempt) -> NumberedAttempt:
+    """The attempt with neither number looked at."""
+    return NumberedAttempt(attempt, Number(None), Number(None))
+
+
 def _refusal(attempt: Attempt, reason: str) -> Decision:
     shown = reasons.BY_CODE[reason]
     return Decision(
@@ -292,5 +302,5 @@ def _refusal(attempt: Attempt, reason: str) -> Decision:
         reason,
         sip_status=shown.sip_status,
         q850_cause=shown.q850_cause,
-        degraded=reason != reasons.MALFORMED_ATTEMPT,
+        degraded=reason not in (reasons.MALFORMED_ATTEMPT, reasons.CALLER_ID_CONFLICT),
     )

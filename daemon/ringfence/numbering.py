@@ -20,9 +20,7 @@ NOT_DIALLABLE = "not_diallable"
 
 _SEPARATORS = str.maketrans("", "", " -.()")
 _DIGITS = re.compile(r"\+?[0-9]+", re.ASCII)
-_WITHHELD = frozenset(
-    {"anonymous", "unknown", "unavailable", "restricted", "private", "withheld", "<unknown>"}
-)
+_WITHHELD = frozenset({"anonymous", "unknown", "unavailable", "restricted", "private", "withheld", "<unknown>"})
 # NXX-NXX-XXXX, N = 2-9; the area code's second digit is not 9 and no area code is N11 (NANP).
 _NANP = re.compile(r"1(?!.11)[2-9][0-8][0-9][2-9][0-9]{6}", re.ASCII)
 

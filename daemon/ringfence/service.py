@@ -26,6 +26,7 @@ from ringfence.store.journal import Journal
 from ringfence.store.listener import PolicyListener
 from ringfence.store.office import Office
 from ringfence.switches.asterisk.adapter import Asterisk
+from ringfence.switches.freeswitch.adapter import FreeSwitch
 from ringfence.switches.interface import Switch
 
 RELOADABLE = ("gate", "numbering", "logging")
@@ -69,7 +70,7 @@ class _Service:
         log = self._log.bind(switch=settings.name)
         if isinstance(settings, AsteriskSettings):
             return Asterisk(settings, self._settings.host, self._gate, self, log)
-        raise ConfigError(f"switches.{settings.name}: this version does not serve {settings.kind}")
+        return FreeSwitch(settings, self._settings.host, self._gate, self, log)
 
     def call_ended(self, end: CallEnd) -> None:
         """For the switches: an allowed call is over."""

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,9 +20,19 @@ _COMMAND = [sys.executable, "-c", "from ringfence.cli import main; main()"]
 
 
 class Daemon:
-    """One `ringfence serve` for one Asterisk."""
+    """One `ringfence serve` for one Asterisk. It watches the trunks that `watched` names."""
 
-    def __init__(self, directory: Path, *, dsn: str, agi_port: int, ami_port: int, ami_secret: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        dsn: str,
+        agi_port: int,
+        ami_port: int,
+        ami_secret: str,
+        host: str = "lab-host",
+        watched: Sequence[str] = (),
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         secret = directory / "ami-secret"
         secret.write_text(ami_secret, encoding="utf-8")
@@ -40,9 +50,10 @@ class Daemon:
                 "reconnect_min_s": 0.05,
                 "reconnect_max_s": 0.2,
             },
+            "watch": {"mode": "kill", "trunks": list(watched)},
         }
         settings = {
-            "host": "lab-host",
+            "host": host,
             "database": {"dsn": dsn},
             "switches": [switch],
             "journal": {"spool_directory": str(directory / "spool")},
@@ -62,6 +73,12 @@ class Daemon:
         """Stop it as systemd does."""
         if self._child is not None and self._child.running() and (code := self._child.stop(10)) != 0:
             raise LabError(f"the daemon ended with {code}: see {self.log}")
+
+    def watch(self, mode: str) -> None:
+        """Have it treat legs that nobody asked about in this way, from its next start on."""
+        settings = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        settings["switches"][0]["watch"]["mode"] = mode
+        self.config.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
     def send(self, number: int) -> None:
         """Send it a signal."""

@@ -1,4 +1,4 @@
-"""A whole site: one Asterisk with the dialplan as it is shipped, four carriers, a database and the daemon."""
+"""A whole site: one Asterisk with the dialplan as it is shipped, carriers, phones, a database and the daemon."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.lab.ports import free_port
 from tests.lab.postgres import EmbeddedPostgres
 from tests.lab.process import wait_until
 from tests.lab.sipp import Call, CallResult, CallRun, Carrier, ReceivedInvite
+from tests.lab.sipp_values import parse_invites
 
 T = TypeVar("T")
 
@@ -35,8 +38,14 @@ ROUTES = {
     "1404": ("silent", 1),
     "1606": ("silent", 30),
     "1505": ("fickle", 30),
+    "1907": ("watched-rings", 30),
+    "1908": ("watched-answers", 30),
+    "1909": ("watched-silent", 30),
     "": ("carrier", 30),
 }
+WATCHED = ("PJSIP/watched-*",)  # what leaves here unasked is hung up; the other carriers nobody watches
+_PHONES = 40  # in each form: an endpoint of the PBX, named by its number
+_PHONE_PREFIX = {"simple": "1212444", "strict": "1212445"}
 
 _SIMPLE = """\
 exten => {pattern},1,Gosub(ringfence,${{EXTEN}},1)
@@ -65,6 +74,22 @@ exten => _X.,1,Set(CALLERID(name)=${{URIDECODE(${{HOSTILE_NAME}})}})
  same => n,GotoIf($[${{LEN(${{HOSTILE_NUMBER}})}} = 0]?go)
  same => n,Set(CALLERID(num)=${{URIDECODE(${{HOSTILE_NUMBER}})}})
  same => n(go),Goto(from-{form},${{EXTEN}},1)
+"""
+# No hook: what the watch is for. UNASKED is where the call goes, TRUNK the carrier.
+_UNASKED = """\
+[unasked]
+exten => _X.,1,Dial(PJSIP/${EXTEN}@${IF($[${LEN(${TRUNK})} > 0]?${TRUNK}:watched-rings)},30)
+ same => n,Hangup()
+"""
+# Calls to the phones. An extension 8… forwards to where the global FORWARD_… says.
+_INSIDE = """\
+exten => _{prefix}XXXX,1,Set(__TRANSFER_CONTEXT=from-{form})
+ same => n,Set(__FORWARD_CONTEXT=from-{form})
+ same => n,Dial(PJSIP/${{EXTEN}},20)
+ same => n,Hangup()
+exten => _8{prefix}XXXX,1,Gosub(ringfence-party,s,1(${{EXTEN:1}},${{EXTEN:1}}))
+ same => n,Dial(${{GLOBAL(FORWARD_${{EXTEN:1}})}},20)
+ same => n,Hangup()
 """
 
 
@@ -141,6 +166,269 @@ class ScriptedGate(SilentServer):
 
 
 @dataclass
+class SipCall:
+    """One call as the SIP phone at one end sees it. Times are of `time.monotonic`, by what happened then."""
+
+    phone: SipPhone
+    invite: ReceivedInvite
+    incoming: bool
+    times: dict[str, float] = field(default_factory=dict)
+    status: int | None = None  # the final status of an outgoing call
+    transfer: list[str] = field(default_factory=list)  # statuses told about a REFER, its own answer first
+    peer: tuple[str, int] = ("", 0)
+    remote: str = ""  # the other side's contact, From or To, as in a request to it
+    local: str = ""
+    to: str = ""
+    cseq: int = 1
+
+    @property
+    def up(self) -> bool:
+        """Answered, and not over."""
+        return "answered" in self.times and "ended" not in self.times
+
+    def ms(self, first: str, then: str) -> float | None:
+        """Milliseconds between two things that happened, or None."""
+        if first not in self.times or then not in self.times:
+            return None
+        return (self.times[then] - self.times[first]) * 1000
+
+    def wait_for(self, what: str, timeout: float = 10) -> SipCall:
+        """Wait until this has happened."""
+        wait_until(lambda: what in self.times, timeout, f"{what} on the call {self.invite.request_line}")
+        return self
+
+    def hang_up(self) -> None:
+        """Say BYE."""
+        self.phone.request(self, "BYE")
+        self.times.setdefault("ended", time.monotonic())
+
+    def refer(self, number: str, replaces: SipCall | None = None) -> None:
+        """Transfer the other side to a number, or to the other side of another call of this phone."""
+        query = ""
+        if replaces is not None:
+            far, near = (_tag(value) for value in (replaces.to, replaces.local))
+            query = f"?Replaces={replaces.invite.call_id}%3Bto-tag%3D{far}%3Bfrom-tag%3D{near}"
+        target = f"<sip:{number}@{self.peer[0]}:{self.peer[1]}{query}>"
+        self.phone.request(self, "REFER", f"Refer-To: {target}", f"Referred-By: {self.local.split(';')[0]}")
+
+
+class SipPhone:
+    """A SIP phone or carrier with a clock: SIPp tells whole milliseconds and plays one part at a time.
+
+    Called, it rings (unless `silent`), and answers after `answers_after` seconds unless that is None;
+    or it sends the caller on to the number `forwards_to`.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        port: int | None = None,
+        *,
+        answers_after: float | None = 0.0,
+        silent: bool = False,
+        forwards_to: str = "",
+    ) -> None:
+        self.address = address
+        self.port = port or free_port(address)
+        self.answers_after = answers_after
+        self.silent = silent
+        self.forwards_to = forwards_to
+        self.calls: list[SipCall] = []
+        self._by_id: dict[str, SipCall] = {}
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._ids = count(1)
+
+    def __enter__(self) -> SipPhone:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        self._socket.bind((self.address, self.port))
+        threading.Thread(target=self._listen, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def invites(self) -> list[ReceivedInvite]:
+        """The INVITEs that came in, oldest first."""
+        return [call.invite for call in list(self.calls) if call.incoming]
+
+    def call_to(self, number: str, timeout: float = 10) -> SipCall:
+        """The latest call that came in for this number, once there is one."""
+        return wait_until(
+            lambda: next((call for call in self.calls_to(number)[::-1]), None), timeout, f"a call to {number}"
+        )
+
+    def calls_to(self, number: str) -> list[SipCall]:
+        """The calls that came in for this number."""
+        return [call for call in list(self.calls) if call.incoming and call.invite.request_user == number]
+
+    def dial(self, number: str, target: tuple[str, int], *, caller: str) -> SipCall:
+        """Call a number at a switch. Returns at once."""
+        me, uri = f"sip:{caller}@{self.address}:{self.port}", f"sip:{number}@{target[0]}:{target[1]}"
+        local, call_id = f"<{me}>;tag=p{next(self._ids)}", f"{next(self._ids)}-{self.port}-{time.time_ns()}"
+        lines = [
+            f"INVITE {uri} SIP/2.0",
+            f"Via: SIP/2.0/UDP {self.address}:{self.port};branch=z9hG4bK{call_id}",
+            "Max-Forwards: 70",
+            f"From: {local}",
+            f"To: <{uri}>",
+            f"Call-ID: {call_id}",
+            "CSeq: 1 INVITE",
+            f"Contact: <{me}>",
+            "Content-Type: application/sdp",
+        ]
+        call = SipCall(
+            self, _message("\n".join(lines)), False, peer=target, remote=uri, local=local, to=f"<{uri}>"
+        )
+        call.times["INVITE"] = time.monotonic()
+        self._by_id[call_id] = call
+        self.calls.append(call)
+        self._send(lines, self._sdp(), target)
+        return call
+
+    def request(self, call: SipCall, method: str, *headers: str) -> None:
+        """Send a request within a call."""
+        call.cseq += 1
+        lines = self._head(call, f"{method} {call.remote} SIP/2.0", f"{call.cseq} {method}")
+        self._send([*lines, *headers], "", call.peer)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                data, peer = self._socket.recvfrom(65_535)
+            except OSError:
+                return
+            if data.strip():
+                self._take(data.decode(errors="replace").replace("\r", ""), peer, time.monotonic())
+
+    def _take(self, text: str, peer: tuple[str, int], at: float) -> None:
+        message = _message(text)
+        call = self._by_id.get(message.call_id)
+        first, second = message.request_line.split(" ")[:2]
+        if first == "SIP/2.0" and call is not None:
+            self._response(call, int(second), message, at)
+        elif first == "INVITE" and call is None:
+            self._incoming(message, peer, at)
+        elif first != "SIP/2.0" and first != "ACK":
+            self._within(call, first, message, peer, at)
+
+    def _incoming(self, invite: ReceivedInvite, peer: tuple[str, int], at: float) -> None:
+        local = f"{invite.value('To')};tag=p{next(self._ids)}"
+        call = SipCall(
+            self, invite, True, {"INVITE": at}, None, [], peer, _uri(invite), local, invite.value("From") or ""
+        )
+        self._by_id[invite.call_id] = call
+        self.calls.append(call)
+        if self.forwards_to:
+            contact = f"Contact: <sip:{self.forwards_to}@{self.address}:{self.port}>"
+            self._answer(call, invite, "302 Moved Temporarily", peer, contact)
+            call.times["ended"] = at
+            return
+        self._answer(call, invite, "100 Trying" if self.silent else "180 Ringing", peer)
+        if self.answers_after == 0:
+            self._pick_up(call)
+        elif self.answers_after is not None:
+            threading.Timer(self.answers_after, self._pick_up, [call]).start()
+
+    def _pick_up(self, call: SipCall) -> None:
+        if "ended" not in call.times:
+            call.times["answered"] = time.monotonic()
+            self._answer(call, call.invite, "200 OK", call.peer, body=self._sdp())
+
+    def _within(
+        self, call: SipCall | None, method: str, message: ReceivedInvite, peer: tuple[str, int], at: float
+    ) -> None:
+        """A request of a known call, or one that has none."""
+        if call is not None and method == "INVITE" and message.value("CSeq") == call.invite.value("CSeq"):
+            return  # sent again
+        self._answer(call, message, "200 OK", peer, body=self._sdp() if method == "INVITE" else "")
+        if call is None:
+            return
+        if method == "NOTIFY" and (found := re.search(r"^SIP/2.0 (\d+)", message.text.split("\n\n", 1)[-1])):
+            call.transfer.append(found[1])
+        if method == "CANCEL" and not call.up:
+            self._answer(call, call.invite, "487 Request Terminated", peer)
+        if method in ("BYE", "CANCEL"):
+            call.times.setdefault(method, at)
+            call.times.setdefault("ended", at)
+
+    def _response(self, call: SipCall, status: int, message: ReceivedInvite, at: float) -> None:
+        number, method = (message.value("CSeq") or "").split(" ")
+        if method == "REFER":
+            call.transfer.append(str(status))
+        if method != "INVITE" or status < 200:
+            return
+        call.to, call.status = message.value("To") or call.to, status
+        if status < 300:
+            call.remote = _uri(message)
+            call.times.setdefault("answered", at)
+        else:
+            call.times.setdefault("ended", at)
+        branch = "" if status < 300 else call.invite.call_id
+        self._send(self._head(call, f"ACK {call.remote} SIP/2.0", f"{number} ACK", branch), "", call.peer)
+
+    def _head(self, call: SipCall, first: str, cseq: str, branch: str = "") -> list[str]:
+        via = branch or f"{next(self._ids)}-{time.time_ns()}"
+        return [
+            first,
+            f"Via: SIP/2.0/UDP {self.address}:{self.port};branch=z9hG4bK{via}",
+            "Max-Forwards: 70",
+            f"From: {call.local}",
+            f"To: {call.to}",
+            f"Call-ID: {call.invite.call_id}",
+            f"CSeq: {cseq}",
+            f"Contact: <sip:phone@{self.address}:{self.port}>",
+        ]
+
+    def _answer(
+        self,
+        call: SipCall | None,
+        message: ReceivedInvite,
+        status: str,
+        peer: tuple[str, int],
+        *headers: str,
+        body: str = "",
+    ) -> None:
+        to = message.value("To") or ""
+        lines = [f"SIP/2.0 {status}", *(f"Via: {via}" for via in message.values("Via"))]
+        lines += [
+            f"From: {message.value('From')}",
+            f"Call-ID: {message.call_id}",
+            f"CSeq: {message.value('CSeq')}",
+        ]
+        lines.append(f"To: {call.local if call is not None and ';tag=' not in to and call.incoming else to}")
+        lines += headers or [f"Contact: <sip:phone@{self.address}:{self.port}>"]
+        self._send(lines, body, peer)
+
+    def _sdp(self) -> str:
+        where = f"IN IP4 {self.address}"
+        return f"v=0\no=lab 1 1 {where}\ns=-\nc={where}\nt=0 0\nm=audio 9999 RTP/AVP 0\na=rtpmap:0 PCMU/8000\n"
+
+    def _send(self, lines: Sequence[str], body: str, peer: tuple[str, int]) -> None:
+        body = body.replace("\n", "\r\n")
+        kind = ["Content-Type: application/sdp"] if body and "Content-Type: application/sdp" not in lines else []
+        text = "\r\n".join([*lines, *kind, f"Content-Length: {len(body)}", "", body])
+        with suppress(OSError):
+            self._socket.sendto(text.encode(), peer)
+
+
+def _message(text: str) -> ReceivedInvite:
+    return parse_invites(f"--- invite 0\n{text}\n--- end")[0]
+
+
+def _uri(message: ReceivedInvite) -> str:
+    found = re.search(r"<?(sip:[^>;]+)", message.value("Contact") or "")
+    return found[1] if found else ""
+
+
+def _tag(header: str) -> str:
+    return header.partition(";tag=")[2].partition(";")[0]
+
+
+@dataclass
 class Site:
     """What a test gets. Customers and numbers are new for each test; processes are shared."""
 
@@ -150,10 +438,11 @@ class Site:
     database: str
     daemon: Daemon
     asterisk: Asterisk
-    carriers: Mapping[str, Carrier]
+    carriers: Mapping[str, Carrier | SipPhone]
     parties: dict[tuple[str, str], list[Party]]
     scripted: ScriptedGate = field(default_factory=ScriptedGate)
     _counter: count[int] = field(default_factory=lambda: count(1))
+    _phones: dict[str, count[int]] = field(default_factory=dict)
 
     # --- customers ------------------------------------------------------------------------------------------
 
@@ -174,6 +463,22 @@ class Site:
         )
         self.daemon.operator("number", "grant", seat.name, f"+{granted[0]}", f"+{granted[-1]}")
         return Party(seat.name, seat.source_ip, seat.form, granted)
+
+    def phone(self, form: str = "simple", *, registered: bool = True, **behaviour: Any) -> tuple[Party, SipPhone]:
+        """A phone of this PBX that is not switched on yet; its number belongs to a customer of its own."""
+        taken = f"phone-{form}"
+        index = self._phones.setdefault(taken, count())
+        trunks = [trunk for trunk in self.asterisk.trunks if trunk.name.startswith(_PHONE_PREFIX[form])]
+        trunk = trunks[next(index)]
+        limits = ("--calls-per-second=500", "--burst=500", "--concurrent=500")
+        self.daemon.operator("profile", "set", trunk.name, *limits)
+        if registered:
+            account = f"--account={trunk.name}"
+            profile = f"--profile={trunk.name}"
+            self.daemon.operator("customer", "add", trunk.name, f"--name={trunk.name}", profile, account)
+            self.daemon.operator("number", "grant", trunk.name, f"+{trunk.name}", f"+{trunk.name}")
+        party = Party(trunk.name, trunk.address, form, (trunk.name,))
+        return party, SipPhone(trunk.address, trunk.port, **behaviour)
 
     def new_number(self, prefix: str = "1202") -> str:
         """A number that nobody has called yet; `prefix` chooses the carrier (ROUTES)."""
@@ -198,24 +503,21 @@ class Site:
 
     def originate(self, channel: str, *, caller: str, account: str, variables: Mapping[str, str]) -> str:
         """AMI Originate of `channel` to a waiting application; the message of the answer, once it is over."""
-        lines = {
-            "Action": "Originate",
-            "Channel": channel,
-            "Application": "Wait",
-            "Data": "0.1",
-            "CallerID": caller,
-            "Account": account,
-            "Timeout": "5000",
-        }
-        text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        text += "".join(f"Variable: {name}={value}\r\n" for name, value in variables.items())
+        waiting = {"Application": "Wait", "Data": "0.1", "CallerID": caller, "Account": account, "Timeout": "5000"}
+        answer = self.manager({"Action": "Originate", "Channel": channel, **waiting}, variables)
+        self.wait_until_idle()
+        return answer
+
+    def manager(self, action: Mapping[str, str], variables: Mapping[str, str] | None = None) -> str:
+        """One manager action, and all that was answered until it was over."""
+        text = "".join(f"{name}: {value}\r\n" for name, value in action.items())
+        text += "".join(f"Variable: {name}={value}\r\n" for name, value in (variables or {}).items())
         login = f"Action: Login\r\nUsername: lab\r\nSecret: {_AMI_SECRET}\r\nEvents: off\r\n\r\n"
         with socket.create_connection(("127.0.0.1", self.asterisk.ami_port), timeout=15) as connection:
             connection.sendall(f"{login}{text}\r\nAction: Logoff\r\n\r\n".encode())
             answer = b""
             while chunk := connection.recv(4096):
                 answer += chunk
-        self.wait_until_idle()
         return answer.decode(errors="replace")
 
     def wait_until_idle(self) -> None:
@@ -288,6 +590,7 @@ def wait_for(predicate: Callable[[], T | None], what: str, *, timeout: float = 1
 
 def extensions(agi_port: int) -> str:
     """extensions.conf: each form of the hook as the documentation shows it, for each route."""
+    inside = [_INSIDE.format(form=form, prefix=prefix) for form, prefix in _PHONE_PREFIX.items()]
     parts = [f"[globals]\nRINGFENCE_AGI=agi://127.0.0.1:{agi_port}/gate\n"]
     for form, lines in (("simple", _SIMPLE), ("strict", _STRICT)):
         parts.append(f"[from-{form}]\n")
@@ -296,8 +599,9 @@ def extensions(agi_port: int) -> str:
             parts.append(lines.format(pattern=pattern, trunk=trunk, seconds=seconds))
         limited = lines.format(pattern="", trunk="carrier", seconds=30)
         parts.append(_LIMITED + limited.removeprefix("exten => ,1,") + _TWICE)
-        parts.append(_HOSTILE.format(form=form))
-    return "".join(parts) + "[from-carrier]\nexten => _X.,1,Hangup(1)\n#include ringfence.conf\n"
+        parts += [*inside, _HOSTILE.format(form=form)]
+    parts += [_UNASKED, "[from-carrier]\nexten => _X.,1,Hangup(1)\n", *inside]
+    return "".join(parts) + "#include ringfence.conf\n"
 
 
 def manager(port: int) -> str:
@@ -334,14 +638,14 @@ def make_asterisk(
     *,
     agi_port: int,
     endpoints: Sequence[Customer],
-    carriers: Mapping[str, Carrier],
+    carriers: Mapping[str, Carrier | SipPhone],
 ) -> Asterisk:
     """An Asterisk with the shipped files, each as it is shipped."""
     asterisk = Asterisk(
         version,
         directory,
         customers=endpoints,
-        trunks=[Trunk(name, carrier.address, carrier.port) for name, carrier in carriers.items()],
+        trunks=[*(Trunk(name, each.address, each.port) for name, each in carriers.items()), *make_phones()],
         extensions=extensions(agi_port),
         files={
             "ringfence.conf": (DIALPLAN / "ringfence.conf").read_text(),
@@ -353,18 +657,35 @@ def make_asterisk(
     return asterisk
 
 
+def make_phones() -> list[Trunk]:
+    """Endpoints of the PBX itself: named by their number, with an account of that name and a fixed caller ID."""
+    phones = []
+    addresses = (f"127.0.{block}.{host}" for block in range(50, 60) for host in range(1, 200))
+    for form in FORMS:
+        for index in range(_PHONES):
+            name, address = f"{_PHONE_PREFIX[form]}{index:04}", next(addresses)
+            options = f"accountcode={name}\ncallerid=Phone <{name}>"
+            phones.append(Trunk(name, address, free_port(address), f"from-{form}", options))
+    return phones
+
+
 def make_daemon(directory: Path, *, dsn: str, agi_port: int, ami_port: int) -> Daemon:
     """A daemon for that Asterisk."""
-    return Daemon(directory, dsn=dsn, agi_port=agi_port, ami_port=ami_port, ami_secret=_AMI_SECRET)
+    settings: dict[str, Any] = {"dsn": dsn, "agi_port": agi_port, "ami_port": ami_port, "watched": WATCHED}
+    return Daemon(directory, ami_secret=_AMI_SECRET, **settings)
 
 
-def carriers(directory: Path) -> dict[str, Carrier]:
-    """Four carriers: one answers, one is busy, one never answers, one hangs up soon after its answer."""
+def carriers(directory: Path) -> dict[str, Carrier | SipPhone]:
+    """Four carriers that nobody watches: one answers, one is busy, one never answers, one hangs up soon after its
+    answer. Three that are watched: one rings for a while, one answers at once, one never says more than 100."""
     return {
         "carrier": Carrier(directory / "carrier", address="127.0.0.2"),
         "busy": Carrier(directory / "busy", address="127.0.0.3", scenario="carrier-busy"),
         "silent": Carrier(directory / "silent", address="127.0.0.4", scenario="carrier-silent"),
         "fickle": Carrier(directory / "fickle", address="127.0.0.5", scenario="carrier-hangs-up", talk_ms=300),
+        "watched-rings": SipPhone("127.0.0.6", answers_after=0.4),
+        "watched-answers": SipPhone("127.0.0.7"),
+        "watched-silent": SipPhone("127.0.0.8", answers_after=None, silent=True),
     }
 
 

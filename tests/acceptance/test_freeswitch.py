@@ -272,6 +272,10 @@ FORGERIES = {
     "sip_destination_url": "sip:911@carrier.example",
     "origination_channel_name": "sofia/external/911",
     "sip_invite_to_uri": "sip:12125559999@x",
+    "sip_invite_params": "x?P-Asserted-Identity=12125550000",
+    "sip_invite_from_params": "x>;y=<sip:12125550000@y",
+    "sip_invite_tel_params": "rn=+12125550000",
+    "sip_from_display": "x%0d%0aP-Asserted-Identity:12125550000",
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+
 from tests.lab.asterisk import Asterisk, Customer, Trunk
 from tests.lab.available import asterisk_versions, postgres_versions, sipp_program
 from tests.lab.postgres import EmbeddedPostgres

@@ -26,6 +26,7 @@ from ringfence.switches.interface import CallRecorder, Gatekeeper
 MAX_LIVE_CALLS = 50_000  # more than any one Asterisk carries: beyond it, ends are being missed
 _RECONCILE_EVERY_S = 60.0
 _RECONCILE_AGAIN_S = 5.0  # after a connection: what was on its way at the first comparison has arrived by then
+_UNASKED_AFTER_S = 4  # the age at which a leg without a decision is no longer one that is being asked about
 
 
 class Asterisk:
@@ -170,28 +171,68 @@ class Asterisk:
     # --- the watch: legs that nobody asked about ----------------------------------------------------------------
 
     def _watch_leg(self, event: Mapping[str, str], at: datetime) -> None:
+        if self._watches(event) and not self._calls.knows_leg(event["DestUniqueid"]):
+            self._watched(stray.attempt_of(event, switch=self.name, host=self._host), event, at)
+
+    def _watches(self, event: Mapping[str, str]) -> bool:
         watch = self._settings.watch
         leg, trunk = event.get("DestUniqueid", ""), event.get("DestChannel", "").rpartition("-")[0]
-        if watch.mode == "off" or not leg or not any(fnmatchcase(trunk, pattern) for pattern in watch.trunks):
-            return
-        if self._calls.knows_leg(leg):
-            return
-        attempt = stray.attempt_of(event, switch=self.name, host=self._host)
-        self._calls.stray(attempt, event, at)
+        return watch.mode != "off" and bool(leg) and any(fnmatchcase(trunk, pattern) for pattern in watch.trunks)
+
+    def _watched(self, attempt: Attempt, event: Mapping[str, str], at: datetime, *, is_up: bool = False) -> None:
+        self._calls.stray(attempt, event, at, is_up=is_up)
         self._judging[attempt.decision_id] = None
         task = asyncio.create_task(self._judge(attempt, at), name="watch")
         self._watching.add(task)
         task.add_done_callback(self._watching.discard)
+
+    async def _watch_shown(self, shown: snapshot.Shown, at: datetime) -> None:
+        """A leg that went out while nobody was looking."""
+        event = shown.undecided
+        if event is None or shown.age_s < _UNASKED_AFTER_S or not self._watches(event):
+            return
+        if not event["DialString"]:
+            event = {**event, "DialString": await self._remote_uri(shown.channel)}
+        if not self._calls.knows_leg(shown.uniqueid):
+            attempt = stray.attempt_of(event, switch=self.name, host=self._host)
+            self._watched(attempt, event, at, is_up=shown.is_up)
+
+    async def _remote_uri(self, channel: str) -> str:
+        """What an originate dialled, as PJSIP remembers it: no event or list shows it any more."""
+        assert self._ami is not None
+        if not channel.startswith("PJSIP/"):
+            return ""
+        asked = {"Action": "Getvar", "Channel": channel, "Variable": "CHANNEL(pjsip,remote_uri)"}
+        try:
+            return str((await self._ami.action(asked)).value or "").strip("<>")
+        except SwitchError:
+            return ""
+
+    async def _mark(self, attempt: Attempt, decision: Decision) -> None:
+        """Leave the decision with its leg, as the hook does: a daemon that starts later finds it there."""
+        assert self._ami is not None
+        marks = {
+            "CUSTOMER": decision.customer,
+            "VERDICT": decision.verdict.value,
+            "DECISION": str(decision.decision_id),
+        }
+        for name, value in marks.items():
+            set_variable = {"Channel": attempt.channel, "Variable": f"RINGFENCE_{name}", "Value": value}
+            try:
+                await self._ami.action({"Action": "Setvar", **set_variable})
+            except SwitchError:
+                return  # most likely it is over; otherwise it will be judged again
 
     async def _judge(self, attempt: Attempt, at: datetime) -> None:
         """One question to the gate, which bounds how many wait and for how long."""
         decision = await self._gatekeeper.decide(attempt)
         self._calls.judged(decision)
         end = self._judging.pop(attempt.decision_id, None)
+        kill = not decision.allowed and self._settings.watch.mode == "kill"
         if decision.allowed:
             if end is not None:
                 self._end(replace(end, customer=decision.customer))
-        elif end is None and self._settings.watch.mode == "kill" and self._ami is not None:
+        elif end is None and kill and self._ami is not None:
             try:
                 await self._ami.hang_up(attempt.channel, decision.q850_cause)
             except SwitchError as error:
@@ -205,9 +246,11 @@ class Asterisk:
                 reason=decision.reason,
                 created_by=attempt.places["created_by"],
                 channel=visible(attempt.channel, 128),
-                hung_up=not decision.allowed and self._settings.watch.mode == "kill",
+                hung_up=kill,
                 known_for_ms=round((datetime.now(UTC) - at).total_seconds() * 1000, 1),
             )
+        if end is None and not kill:
+            await self._mark(attempt, decision)
 
     async def _connected(self) -> None:
         await self._reconcile(adopt=True)
@@ -241,6 +284,7 @@ class Asterisk:
             self._calls.snapshot_failed()
             self._log.warning("ami.snapshot_failed", error=str(error))
             return
+        undecided = self._calls.undecided(shown)
         before = len(self._calls)
         ends = self._calls.reconcile(shown, asked_at, datetime.now(UTC), adopt=adopt)
         adopted = len(self._calls) + len(ends) - before
@@ -252,6 +296,8 @@ class Asterisk:
         if self._ami.torn > self._torn:
             self._log.warning("ami.malformed", messages=self._ami.torn - self._torn)
         self._torn = self._ami.torn
+        for leg in undecided:
+            await self._watch_shown(leg, datetime.now(UTC))
 
     def _end(self, end: CallEnd) -> None:
         self._recorder.call_ended(end)

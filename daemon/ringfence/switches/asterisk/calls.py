@@ -75,7 +75,7 @@ class Calls:
             call.leg_added(question.uniqueid, question.channel)
         self._add(call)
 
-    def stray(self, attempt: Attempt, event: Mapping[str, str], at: datetime) -> None:
+    def stray(self, attempt: Attempt, event: Mapping[str, str], at: datetime, *, is_up: bool = False) -> None:
         """This leg is out without a decision: keep its course while it is judged."""
         leg = event["DestUniqueid"]
         call = LiveCall(
@@ -89,7 +89,8 @@ class Calls:
             known_since=at,
             parent=event.get("Uniqueid", ""),
         )
-        call.leg_added(leg, attempt.channel)
+        call.leg_added(leg, attempt.channel).answered = is_up
+        call.answered_at = at if is_up else None  # or earlier: nobody was there to see
         self._add(call)
 
     def judged(self, decision: Decision) -> None:
@@ -105,6 +106,12 @@ class Calls:
     def knows_leg(self, uniqueid: str) -> bool:
         """True if a decided call, or one that is being judged, has this leg."""
         return bool(self._calls_with_leg(uniqueid))
+
+    def undecided(self, shown: Iterable[Shown]) -> list[Shown]:
+        """The outbound legs of a snapshot that no decided call knows and that are still there."""
+        gone = self._gone or set()
+        legs = [channel for channel in shown if channel.undecided is not None and channel.uniqueid not in gone]
+        return [channel for channel in legs if not self._calls_of(channel.uniqueid)]
 
     def undelivered(self, decision_id: UUID, by: HungUpBy, at: datetime, *, proof: bool) -> CallEnd | None:
         """The verdict was not acknowledged. The end, unless it is still to be proven by events.

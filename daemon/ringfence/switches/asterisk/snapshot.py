@@ -1,4 +1,9 @@
-"""The switch's own list of channels (AMI action Status), as far as it tells which decisions are live."""
+"""The switch's own list of channels (AMI action Status): which decisions are live, which legs have none.
+
+Measured on Asterisk 16 and 22, which show the same fields: a leg that was dialled has no DNID, whatever application
+it is in (AppDial for Dial, AppDial2 for an originate that rings, anything once an originate was answered); what came
+in has one. What was dialled stands in the variable DIALEDPEERNUMBER of a leg of Dial, and nowhere for an originate.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+from ringfence.switches.asterisk.live import number
+
 ACTION = {
     "Action": "Status",
     "AllVariables": "false",
-    "Variables": "RINGFENCE_DECISION,RINGFENCE_CUSTOMER,RINGFENCE_VERDICT",
+    "Variables": "RINGFENCE_DECISION,RINGFENCE_CUSTOMER,RINGFENCE_VERDICT,DIALEDPEERNUMBER",
 }
 
 _CUSTOMER = re.compile(r"[A-Za-z0-9+/=._-]{1,255}", re.ASCII)
@@ -29,6 +36,8 @@ class Shown:
     is_up: bool
     decision_id: UUID | None = None
     customer: str = ""
+    undecided: Mapping[str, str] | None = None  # an outbound leg that carries no decision, as a DialBegin shows it
+    age_s: int = 0
 
     @property
     def decided_at(self) -> datetime:
@@ -44,6 +53,8 @@ def read(events: Iterable[Mapping[str, object]]) -> list[Shown]:
 
 def _shown(event: Mapping[str, object]) -> Shown:
     variables = _variables(event.get("Variable"))
+    outbound = not event.get("DNID") and not str(event.get("Channel", "")).startswith("Local/")
+    undecided = outbound and not variables.get("RINGFENCE_DECISION")
     decision_id = None
     customer = variables.get("RINGFENCE_CUSTOMER", "")
     if variables.get("RINGFENCE_VERDICT", "") in _LET_OUT and (not customer or _CUSTOMER.fullmatch(customer)):
@@ -56,7 +67,25 @@ def _shown(event: Mapping[str, object]) -> Shown:
         is_up=event.get("ChannelStateDesc") == "Up",
         decision_id=decision_id,
         customer=customer,
+        undecided=_dial_begin(event, variables) if undecided else None,
+        age_s=number(str(event.get("Seconds", ""))),
     )
+
+
+def _dial_begin(event: Mapping[str, object], variables: Mapping[str, str]) -> Mapping[str, str]:
+    """The DialBegin of a leg that is already out, as far as Status can tell. An originate has no Uniqueid there."""
+    same = (
+        "Channel",
+        "Uniqueid",
+        "Linkedid",
+        "CallerIDNum",
+        "ConnectedLineNum",
+        "ConnectedLineName",
+        "AccountCode",
+    )
+    shown = {f"Dest{name}": str(event.get(name, "")) for name in same}
+    dialled = variables.get("DIALEDPEERNUMBER", "")
+    return {**shown, "DialString": dialled, "Uniqueid": shown["DestLinkedid"] if dialled else ""}
 
 
 def _variables(lines: object) -> dict[str, str]:

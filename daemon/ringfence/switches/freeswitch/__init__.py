@@ -1,0 +1,1 @@
+"""FreeSWITCH: the gate by outbound event socket, call ends by inbound event socket."""
