@@ -119,9 +119,12 @@ class Gate:
         return decision
 
     def refuse(self, attempt: Attempt, reason: str) -> Decision:
-        """A refusal that needs no judge: a question that could not be read safely. An emergency call passes all
-        the same. Recorded and logged."""
-        if self._numbering.is_emergency(attempt):
+        """A refusal that needs no judge: a question that could not be read safely. Recorded and logged.
+
+        An emergency call passes whatever caller IDs it shows; but of a question that cannot be read, the called
+        number is no more to be trusted than the rest.
+        """
+        if reason == reasons.CALLER_ID_CONFLICT and self._numbering.is_emergency(attempt):
             decision = _emergency(attempt)
         else:
             decision = _refusal(attempt, reason)

@@ -26,7 +26,6 @@ from ringfence.store.journal import Journal
 from ringfence.store.listener import PolicyListener
 from ringfence.store.office import Office
 from ringfence.switches.asterisk.adapter import Asterisk
-from ringfence.switches.freeswitch.adapter import FreeSwitch
 from ringfence.switches.interface import Switch
 
 RELOADABLE = ("gate", "numbering", "logging")
@@ -70,6 +69,9 @@ class _Service:
         log = self._log.bind(switch=settings.name)
         if isinstance(settings, AsteriskSettings):
             return Asterisk(settings, self._settings.host, self._gate, self, log)
+        # gevent takes half a second to import: only who serves a FreeSWITCH pays for it.
+        from ringfence.switches.freeswitch.adapter import FreeSwitch
+
         return FreeSwitch(settings, self._settings.host, self._gate, self, log)
 
     def call_ended(self, end: CallEnd) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -12,12 +10,10 @@ from typing import Any
 
 import yaml
 
-from ringfence import service
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.site import Party, Site
 from tests.lab.freeswitch import FreeSwitch, Gateway, User
 from tests.lab.ports import free_port
-from tests.lab.process import Child, wait_until
 from tests.lab.sipp import Carrier
 
 SHIPPED = Path(__file__).parents[2] / "dialplan" / "freeswitch"
@@ -60,18 +56,6 @@ _DIALLED = """
 <action application="bridge" data="sofia/gateway/carrier/$1"/></condition></extension>
 """
 
-# The service constructs FreeSWITCH adapters itself, or is told how to.
-_START = """
-from ringfence import service
-from ringfence.cli import main
-from ringfence.switches.freeswitch.adapter import FreeSwitch
-if not hasattr(service, "FreeSwitch"):
-    def switch(self, settings):
-        return FreeSwitch(settings, self._settings.host, self._gate, self, self._log.bind(switch=settings.name))
-    service._Service._switch = switch
-main()
-"""
-
 
 class FreeSwitchDaemon(Daemon):
     """One `ringfence serve` for one FreeSWITCH."""
@@ -94,14 +78,6 @@ class FreeSwitchDaemon(Daemon):
             }
         ]
         self.config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-
-    def start(self) -> Daemon:
-        """Start it and return once its gate answers connections."""
-        arguments = [sys.executable, "-c", _START, "serve", "--config", self.config]
-        environment = {**os.environ, "PYTHONPATH": str(Path(service.__file__).parents[1])}
-        self._child = child = Child(arguments, self.log, env=environment)
-        wait_until(lambda: child.must_run() and self._listens(), 15, "the daemon's gate listens", log=self.log)
-        return self
 
 
 class FreeSwitchSite(Site):

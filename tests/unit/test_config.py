@@ -87,9 +87,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
         config.load(tmp_path / "none.yaml")
 
 
-def test_a_secret_is_read_from_the_systemd_credential(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_secret_is_read_from_the_systemd_credential(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "database-password").write_text("s3cret\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert config.parse("").database.password == "s3cret"

@@ -40,9 +40,7 @@ def attempt(called: str = "12125550100", caller: str = "12125550100", account: s
         ("411", US, 411),
     ],
 )
-def test_a_called_number_is_read_under_the_plan_of_its_endpoint(
-    raw: str, plan: NumberingPlan, e164: int
-) -> None:
+def test_a_called_number_is_read_under_the_plan_of_its_endpoint(raw: str, plan: NumberingPlan, e164: int) -> None:
     assert canonical(raw, plan, called=True).e164 == e164
 
 
@@ -111,16 +109,12 @@ def test_the_example_number_of_every_country_is_read_as_itself(country: str) -> 
 @given(st.integers(min_value=0, max_value=10**10 - 1))
 def test_ten_digits_are_a_nanp_number_exactly_if_the_nanp_form_holds(value: int) -> None:
     digits = f"{value:010d}"
-    well_formed = (
-        digits[0] in "23456789" and digits[1] != "9" and digits[1:3] != "11" and digits[3] in "23456789"
-    )
+    well_formed = digits[0] in "23456789" and digits[1] != "9" and digits[1:3] != "11" and digits[3] in "23456789"
     plan = US.model_copy(update={"bare_e164": False})
     assert (canonical(digits, plan, called=False).e164 is not None) == well_formed
 
 
-@pytest.mark.parametrize(
-    "called", ["911", "+911", "9911", "9-1-1", "112", "933", "urn:service:sos.fire", " 911 "]
-)
+@pytest.mark.parametrize("called", ["911", "+911", "9911", "9-1-1", "112", "933", "urn:service:sos.fire", " 911 "])
 def test_an_emergency_number_is_known_however_it_is_dialled(called: str) -> None:
     numbering = Numbering(NumberingSettings(default_plan="us", plans={"us": US}))
     assert numbering.is_emergency(attempt(called))
