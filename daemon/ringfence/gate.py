@@ -197,6 +197,11 @@ class Gate:
             self._log.error("gate.refused_by_database", error=str(error))
             self._settle_unjudged(batch[0], reasons.INTERNAL_ERROR)
             return True
+        except Exception:  # a lane that died of it would be missed by nobody until the last one
+            self._log.exception("gate.failed", attempts=len(batch))
+            for waiting in batch:
+                self._settle_unjudged(waiting, reasons.INTERNAL_ERROR)
+            return lane.connected
         for waiting in batch:
             decision = decisions.get(waiting.numbered.attempt.decision_id)
             if decision is None:

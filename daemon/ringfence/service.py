@@ -61,6 +61,7 @@ class _Service:
         self._office_hours = asyncio.Lock()
         self._listed: dict[str, tuple[Sequence[tuple[str, UUID]], datetime]] = {}
         self._listed_anew = asyncio.Event()
+        self._later: set[asyncio.Task[None]] = set()
         lanes = [Lane(settings.database, settings.gate.deadline_ms) for _ in range(settings.database.connections)]
         self._gate = Gate(settings.gate, Numbering(settings.numbering), lanes, self._journal, self._log)
         self._switches = [self._switch(switch) for switch in settings.switches]
@@ -88,7 +89,7 @@ class _Service:
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         chores: list[asyncio.Task[None]] = []
-        listener = PolicyListener(self._settings.database, self._hang_up_suspended, self._log)
+        listener = PolicyListener(self._settings.database, self._policy_changed, self._log)
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopping.set)
@@ -107,9 +108,9 @@ class _Service:
             self._log.info("service.stopping")
             self._systemd.notify("STOPPING=1")
         finally:
-            for chore in chores:
+            for chore in (*chores, *self._later):
                 chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
+            await asyncio.gather(*chores, *self._later, return_exceptions=True)
             await self._stop()
         self._log.info("service.stopped")
 
@@ -176,6 +177,7 @@ class _Service:
             expired = await self._office.expire_leases()
         if expired:
             self._log.warning("lease.expired", count=expired)
+        await self._hang_up_suspended()  # should a change have been missed
 
     async def _partitions(self) -> None:
         async with self._office_hours:
@@ -202,6 +204,17 @@ class _Service:
                 self._listed.pop(name, None)
                 if ended:
                     self._log.warning("lease.reconciled", switch=name, ended=ended, live=len(calls))
+
+    async def _policy_changed(self) -> None:
+        await self._hang_up_suspended()
+        # A call that was allowed at that very moment is on the switch when its answer has arrived.
+        again = asyncio.create_task(self._hang_up_later(self._settings.gate.deadline_ms / 1000 + 0.5))
+        self._later.add(again)
+        again.add_done_callback(self._later.discard)
+
+    async def _hang_up_later(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await self._hang_up_suspended()
 
     async def _hang_up_suspended(self) -> None:
         """End the live calls of customers whose suspension says so. Emergency calls have no customer."""
@@ -235,6 +248,8 @@ class _Service:
                 await chore()
             except DatabaseError as error:
                 self._log.warning("service.chore_failed", chore=chore.__name__.strip("_"), error=str(error))
+            except Exception:  # it has another chance at its next turn; a dead chore would have none
+                self._log.exception("service.chore_crashed", chore=chore.__name__.strip("_"))
 
     async def _watchdog(self) -> None:
         """Tell systemd the event loop turns, at half of the interval it asks for (sd_watchdog_enabled(3))."""

@@ -15,6 +15,9 @@ comment on function ringfence.uuid_time is 'The time inside a UUIDv7 (RFC 9562 s
 create or replace function ringfence.ensure_partitions(p_days_ahead integer default 7) returns integer
 language plpgsql volatile strict security definer
 set search_path = ringfence, pg_temp
+-- A new partition needs the parent for itself for a moment. If a long report reads there, calls would queue behind
+-- that wish: give it up, there are days left to come back.
+set lock_timeout = '100ms'
 as $$
 declare
   v_table text;
@@ -39,6 +42,9 @@ begin
         exception when check_violation then
           -- The default partition already holds rows of that day: they stay there, and nothing is lost.
           raise warning 'partition % not made: rows of that day are in %_other', v_name, v_table;
+        when lock_not_available then
+          raise warning 'partition % not made yet: the table is being read', v_name;
+          return v_made;
         end;
       end if;
     end loop;

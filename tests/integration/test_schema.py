@@ -195,3 +195,22 @@ async def test_grants_of_one_customer_cannot_overlap_even_in_one_statement(conne
         await connection.execute(
             "update grants set first = 12125550000 - 1, last = 12125550005 where first = 13105550000"
         )
+
+
+async def test_a_long_report_does_not_make_calls_wait_for_a_new_partition(
+    database: DatabaseSettings, connection: asyncpg.Connection
+) -> None:
+    await make_customer(connection)
+    async with (
+        connected(database, application="report") as report,
+        connected(database, application="office") as office,
+    ):
+        async with report.transaction():
+            await report.fetch("select * from decisions")
+            async with asyncio.timeout(5):
+                making, judged = await asyncio.gather(
+                    office.fetchval("select ensure_partitions(20)"), judge(connection, attempt())
+                )
+        assert making == 0
+        assert judged[0].reason == "authorized"
+        assert await office.fetchval("select ensure_partitions(20)") == 26

@@ -112,6 +112,16 @@ class Journal:
         self._wake.set()
 
     async def _run(self) -> None:
+        while True:
+            try:
+                await self._write_on()
+            except Exception:  # a journal that stopped would be noticed when the memory is full
+                self._log.exception("journal.failed")
+                await self._to_disk(self._in_hand)
+                self._in_hand = []
+                self._disconnect()
+
+    async def _write_on(self) -> None:
         pause_s = _RETRY_MIN_S
         while True:
             if not self._waiting:

@@ -52,6 +52,9 @@ class PolicyListener:
                 await self._serve(connection)
             except (*CONNECTION_FAULTS, asyncpg.PostgresError) as error:
                 self._log.warning("policy.listener_lost", error=str(error) or type(error).__name__)
+            except Exception:  # what a change leads to failed; a listener that died would hear of no other
+                self._log.exception("policy.listener_failed")
+                await asyncio.sleep(_RETRY_MIN_S)
             finally:
                 connection.terminate()
 

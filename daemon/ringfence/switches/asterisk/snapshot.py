@@ -1,8 +1,8 @@
 """The switch's own list of channels (AMI action Status): which decisions are live, which legs have none.
 
-Measured on Asterisk 16 and 22, which show the same fields: a leg that was dialled has no DNID, whatever application
-it is in (AppDial for Dial, AppDial2 for an originate that rings, anything once an originate was answered); what came
-in has one. What was dialled stands in the variable DIALEDPEERNUMBER of a leg of Dial, and nowhere for an originate.
+Measured on Asterisk 16 and 22, which show the same: a leg that was dialled has no DNID, whatever application it is
+in (AppDial for Dial, AppDial2 for an originate that rings, anything once an originate was answered); what came in
+has one. What was dialled stands in DIALEDPEERNUMBER of a leg of Dial, and nowhere for an originate.
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ ACTION = {
     "Variables": "RINGFENCE_DECISION,RINGFENCE_CUSTOMER,RINGFENCE_VERDICT,DIALEDPEERNUMBER",
 }
 
+_OF_A_LEG = (
+    "Channel",
+    "Uniqueid",
+    "Linkedid",
+    "CallerIDNum",
+    "ConnectedLineNum",
+    "ConnectedLineName",
+    "AccountCode",
+)
 _CUSTOMER = re.compile(r"[A-Za-z0-9+/=._-]{1,255}", re.ASCII)
 _LET_OUT = frozenset({"allow", "delay", ""})  # a leg inherits the decision but not the verdict
 
@@ -73,17 +82,8 @@ def _shown(event: Mapping[str, object]) -> Shown:
 
 
 def _dial_begin(event: Mapping[str, object], variables: Mapping[str, str]) -> Mapping[str, str]:
-    """The DialBegin of a leg that is already out, as far as Status can tell. An originate has no Uniqueid there."""
-    same = (
-        "Channel",
-        "Uniqueid",
-        "Linkedid",
-        "CallerIDNum",
-        "ConnectedLineNum",
-        "ConnectedLineName",
-        "AccountCode",
-    )
-    shown = {f"Dest{name}": str(event.get(name, "")) for name in same}
+    """The DialBegin of a leg that is already out, as far as Status tells. An originate has no dialling channel."""
+    shown = {f"Dest{name}": str(event.get(name, "")) for name in _OF_A_LEG}
     dialled = variables.get("DIALEDPEERNUMBER", "")
     return {**shown, "DialString": dialled, "Uniqueid": shown["DestLinkedid"] if dialled else ""}
 
