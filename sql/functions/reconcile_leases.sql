@@ -30,12 +30,13 @@ begin
   )
   update counters k set live_calls = live_calls + back.n from back where k.customer = back.customer;
 
-  -- What the switch no longer shows is over. A lease taken since the switch was asked may not be in its answer.
+  -- What the switch no longer shows is over. A lease taken since the switch was asked may not be in its answer; both
+  -- moments are read off the daemon's clock, which need not be the database's.
   select array_agg(row(l.decision_id, l.customer, 'reconciled', 'unknown', l.taken_at, null, null, null, 0, 0, '',
                        '', 'the switch no longer shows the call')::call_end)
   into v_ends
   from leases l
-  where l.host = p_host and l.switch = p_switch and l.taken_at < p_asked_at
+  where l.host = p_host and l.switch = p_switch and uuid_time(l.decision_id) < p_asked_at
     and not l.decision_id = any (p_decisions);
   if v_ends is not null then
     perform record_ends(v_ends);

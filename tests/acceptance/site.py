@@ -75,11 +75,13 @@ exten => _X.,1,Set(CALLERID(name)=${{URIDECODE(${{HOSTILE_NAME}})}})
  same => n,Set(CALLERID(num)=${{URIDECODE(${{HOSTILE_NUMBER}})}})
  same => n(go),Goto(from-{form},${{EXTEN}},1)
 """
-# No hook: what the watch is for. UNASKED is where the call goes, TRUNK the carrier.
+# No hook: what the watch is for. Customers reach it with a 7 before the number.
 _UNASKED = """\
 [unasked]
-exten => _X.,1,Dial(PJSIP/${EXTEN}@${IF($[${LEN(${TRUNK})} > 0]?${TRUNK}:watched-rings)},30)
- same => n,Hangup()
+exten => _1907.,1,Dial(PJSIP/${EXTEN}@watched-rings,30)
+exten => _1908.,1,Dial(PJSIP/${EXTEN}@watched-answers,30)
+exten => _1909.,1,Dial(PJSIP/${EXTEN}@watched-silent,30)
+exten => 911,1,Dial(PJSIP/${EXTEN}@watched-answers,30)
 """
 # Calls to the phones. An extension 8… forwards to where the global FORWARD_… says.
 _INSIDE = """\
@@ -599,6 +601,7 @@ def extensions(agi_port: int) -> str:
             parts.append(lines.format(pattern=pattern, trunk=trunk, seconds=seconds))
         limited = lines.format(pattern="", trunk="carrier", seconds=30)
         parts.append(_LIMITED + limited.removeprefix("exten => ,1,") + _TWICE)
+        parts.append("exten => _7X.,1,Goto(unasked,${EXTEN:1},1)\n")
         parts += [*inside, _HOSTILE.format(form=form)]
     parts += [_UNASKED, "[from-carrier]\nexten => _X.,1,Hangup(1)\n", *inside]
     return "".join(parts) + "#include ringfence.conf\n"
