@@ -285,14 +285,26 @@ class LegsSettings(_Settings):
     internal: tuple[LegRule, ...] = ()
 
 
+class FreeSwitchWatchSettings(_Settings):
+    """What becomes of an outbound leg that leaves without having asked, or goes on to another number.
+
+    It is judged when it is seen. `kill` hangs it up if it may not be, `report` only records it, `off` does not
+    look. Every leg that `legs.internal` does not name is a trunk's.
+    """
+
+    mode: Literal["kill", "report", "off"] = "kill"
+
+
 class FreeSwitchSettings(_Settings):
-    """One FreeSWITCH: its gate, its event socket, and which legs stay inside."""
+    """One FreeSWITCH: its gate, its event socket, which legs stay inside, and what is done about legs that go
+    around the gate."""
 
     kind: Literal["freeswitch"]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "freeswitch"
     hook: FreeSwitchHookSettings = FreeSwitchHookSettings()
     event_socket: EventSocketSettings | None = EventSocketSettings()
     legs: LegsSettings = LegsSettings()
+    watch: FreeSwitchWatchSettings = FreeSwitchWatchSettings()
 
 
 SwitchSettings = Annotated[AsteriskSettings | FreeSwitchSettings, Field(discriminator="kind")]
@@ -340,16 +352,16 @@ def read_secret(credential: str, path: Path | None, field_name: str) -> str | No
     Raises ConfigError naming `field_name` if the file cannot be read or others may read it.
     """
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    if path is None and directory is not None and (candidate := Path(directory, credential)).exists():
-        path = candidate
-    elif path is None:
-        return None
-    elif path.exists() and path.stat().st_mode & 0o007:
-        raise ConfigError(f"{field_name}: {path} may be read by everybody: chmod 0640 or 0600 it")
     try:
+        if path is None and directory is not None and (candidate := Path(directory, credential)).exists():
+            path = candidate
+        elif path is None:
+            return None
+        elif path.exists() and path.stat().st_mode & 0o007:
+            raise ConfigError(f"{field_name}: {path} may be read by everybody: chmod 0640 or 0600 it")
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{field_name}: cannot read {path}: {error}") from error
+        raise ConfigError(f"{field_name}: cannot read {path or credential}: {error}") from error
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -383,6 +395,8 @@ def parse(text: str, origin: str = "configuration") -> Settings:
     """Check configuration text; `origin` is named in errors. Raises ConfigError as `load` does."""
     try:
         data = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except (ValueError, RecursionError) as error:  # a date that is none, lists in lists in lists
+        raise ConfigError(f"{origin}: not YAML: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -88,12 +88,13 @@ class Gate:
         self._lanes_up = len(self._lanes)
         self._tasks = [asyncio.create_task(self._serve(lane), name="gate lane") for lane in self._lanes]
 
-    async def stop(self) -> None:
-        """Answer what waits, take no more, and close the lanes. Idempotent."""
+    async def stop(self, timeout_s: float) -> None:
+        """Answer what waits, take no more, and close the lanes. What is not judged within `timeout_s` is refused,
+        and recorded so. Idempotent."""
         self._stopping = True
         self._wake.set()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._settings.deadline_ms / 1000)
+            await asyncio.wait(self._tasks, timeout=min(timeout_s, self._settings.deadline_ms / 1000))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -189,14 +190,11 @@ class Gate:
                 self._settle_unjudged(waiting, reasons.DATABASE_UNAVAILABLE)
             return False
         except RingfenceError as error:
-            if len(batch) > 1:  # one poisoned attempt must not take the others with it
-                for waiting in batch:
-                    if not await self._carry(lane, [waiting]):
-                        return False
-                return True
-            self._log.error("gate.refused_by_database", error=str(error))
-            self._settle_unjudged(batch[0], reasons.INTERNAL_ERROR)
-            return True
+            return await self._carry_singly(lane, batch, error)
+        except asyncio.CancelledError:
+            for waiting in batch:
+                self._settle_unjudged(waiting, reasons.SHUTTING_DOWN)
+            raise
         except Exception:  # a lane that died of it would be missed by nobody until the last one
             self._log.exception("gate.failed", attempts=len(batch))
             for waiting in batch:
@@ -208,6 +206,19 @@ class Gate:
                 self._settle_unjudged(waiting, reasons.INTERNAL_ERROR)
             else:
                 self._settle(waiting, decision)
+        return True
+
+    async def _carry_singly(self, lane: Judge, batch: list[_Waiting], error: RingfenceError) -> bool:
+        """Postgres refused the batch: one poisoned attempt must not take the others with it."""
+        if len(batch) > 1:
+            for position, waiting in enumerate(batch):
+                if not await self._carry(lane, [waiting]):
+                    for stranded in batch[position + 1 :]:
+                        self._settle_unjudged(stranded, reasons.DATABASE_UNAVAILABLE)
+                    return False
+            return True
+        self._log.error("gate.refused_by_database", error=str(error))
+        self._settle_unjudged(batch[0], reasons.INTERNAL_ERROR)
         return True
 
     def _settle(self, waiting: _Waiting, decision: Decision) -> None:
@@ -261,7 +272,7 @@ class Gate:
         while not self._stopping:
             try:
                 await lane.connect()
-            except DatabaseError as error:
+            except Exception as error:  # whatever it is: without lanes nothing is judged
                 self._log.warning("gate.reconnect_failed", error=str(error), retry_in_s=pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _RECONNECT_MAX_S)

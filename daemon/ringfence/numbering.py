@@ -54,13 +54,13 @@ def _readings(text: str, plan: NumberingPlan, *, called: bool) -> list[str]:
     """The strings `text` may stand for, the likeliest first."""
     if text.startswith("+"):
         return [text]
-    readings = []
+    # As dialled, with an international prefix, first: an outside line 0 must not eat half of 00.
+    readings = [text] if _international_prefix(text, plan) else []
     if called:
         readings += [text[len(p) :] for p in plan.outside_line if text.startswith(p)]
-    readings.append(text)
     readings = [
         "+" + reading[len(prefix) :] if (prefix := _international_prefix(reading, plan)) else reading
-        for reading in readings
+        for reading in (*readings, text)
     ]
     if plan.bare_e164:
         readings.append("+" + text)

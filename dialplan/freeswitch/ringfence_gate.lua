@@ -22,7 +22,7 @@ local MAX_DELAY_MS = 10000
 
 -- What the daemon answers with; cleared first, because a dial string may have set them.
 local ANSWER = { "verdict", "reason", "sip_code", "cause", "attest", "decision", "origid", "customer", "delay_ms",
-    "identity" }
+    "identity", "seal", "show" }
 -- What this script tells the daemon about the leg that asked for this one.
 local ASKER = { account = "accountcode", sip_user = "sip_auth_username", trunk = "sip_gateway_name" }
 -- With one of these the channel's name no longer says where the INVITE goes.
@@ -123,11 +123,26 @@ end
 
 local function describe_asker(api)
     local asker = asker_uuid()
-    for name, source in pairs(ASKER) do
+    local function value_of(source)
         local value = asker and api:execute("uuid_getvar", asker .. " " .. source) or ""
-        if value == "_undef_" or string.sub(value, 1, 4) == "-ERR" then value = "" end
-        session:setVariable("ringfence_asker_" .. name, value)
+        if value == "_undef_" or string.sub(value, 1, 4) == "-ERR" then return "" end
+        return value
     end
+    local function tell(name, value) session:setVariable("ringfence_asker_" .. name, value) end
+    for name, source in pairs(ASKER) do tell(name, value_of(source)) end
+    -- How it came to dial: sent on by a REFER, or by a 3xx; and by whom, if by the channel it was connected to.
+    local redirected = value_of("sip_redirected_to") ~= "" and value_of("transfer_source") ~= ""
+    tell("referred", value_of("sip_refer_to") ~= "" and "true" or "")
+    tell("redirected", redirected and "true" or "")
+    tell("bridged", string.match(value_of("last_bridge_to"), "^[%w%-]+$") or "")
+    tell("form", "2")
+end
+
+-- The number of the party that causes the leg, where that is not the one whose channel dials.
+local function show(number)
+    if not string.match(number or "", "^%+?%d+$") then return end
+    session:execute("set_profile_var", "caller_id_number=" .. number)
+    session:execute("set_profile_var", "caller_id_name=" .. number)
 end
 
 -- The status its caller gets when the call fails with this leg: 403, where FreeSWITCH would make 603 of CALL_REJECTED.
@@ -172,6 +187,7 @@ local function gate()
     local uuid = session:get_uuid()
     for _, name in ipairs(ANSWER) do session:setVariable("ringfence_" .. name, "") end
     session:setVariable("socket_resume", "")  -- it would abort a leg the daemon lets out
+    session:setVariable("outbound_redirect_fatal", "")  -- the global one counts, whatever the dial string says
     if not string.match(uuid, "^[%w%-]+$") then  -- origination_uuid holds any text, and this goes into commands
         session:hangup("CALL_REJECTED")
         return
@@ -183,6 +199,7 @@ local function gate()
         return
     end
     local answer = ask(api, uuid)
+    if answer == "allow" or answer == "delay" then show(session:getVariable("ringfence_show")) end
     if answer == "allow" then return end
     if answer == "delay" then
         wait_ms(session:getVariable("ringfence_delay_ms"))

@@ -17,13 +17,13 @@ begin
   v_attempt.host := left(coalesce(p_host, '*'), 64);
   v_attempt.channel := left(coalesce(p_channel, ''), 255);
   v_attempt.call_ref := '';
-  v_attempt.account := left(coalesce(p_account, ''), 255);
+  v_attempt.account := left(printable(p_account), 255);
   v_attempt.sip_user := '';
   v_attempt.trunk := '';
   v_attempt.source_address := '';
-  v_attempt.caller := left(coalesce(p_caller, ''), 255);
+  v_attempt.caller := left(printable(p_caller), 255);
   v_attempt.caller_name := '';
-  v_attempt.called := left(coalesce(p_called, ''), 255);
+  v_attempt.called := left(printable(p_called), 255);
   v_attempt.places := '{}';
   if p_caller ~ '^\+?[1-9][0-9]{6,14}$' then
     v_attempt.caller_e164 := ltrim(p_caller, '+')::bigint;
@@ -39,9 +39,16 @@ begin
   return v_answer;
 end
 $$;
-comment on function ringfence.authorize_call is 'Judges one call whose numbers are already E.164 (with or without +), for plain SQL clients. The caller must let emergency numbers pass itself. The lease it takes must be ended with end_call.';
+comment on function ringfence.authorize_call is 'Judges one call whose numbers are already E.164 (with or without +), for plain SQL clients. The caller must let emergency numbers pass itself. Its lease must be kept with renew_leases within 300 s and ended with end_call.';
 revoke execute on function ringfence.authorize_call from public;
 grant execute on function ringfence.authorize_call to ringfence_daemon, ringfence_admin;
+
+create or replace function ringfence.printable(p_text text) returns text
+language sql immutable
+as $$
+  select regexp_replace(coalesce(p_text, ''), '[\x01-\x1f\x7f]', '?', 'g')
+$$;
+comment on function ringfence.printable is 'The text with ? for every control character; empty for null.';
 
 create or replace function ringfence.new_decision_id() returns uuid
 language sql volatile
@@ -58,9 +65,12 @@ returns boolean
 language sql volatile security definer
 set search_path = ringfence, pg_temp
 as $$
-  select record_ends(array[row(p_decision, p_customer, 'event', 'unknown', uuid_time(p_decision), p_answered_at,
-                               clock_timestamp(), null, 0, 0, '', '', 'told by a SQL client')::call_end]) > 0
+  select coalesce(bool_or(record_ends(array[row(
+    d.decision_id, d.customer, 'event', 'unknown', uuid_time(d.decision_id), p_answered_at, clock_timestamp(), null,
+    0, 0, '', '', 'told by a SQL client')::call_end]) > 0), false)
+  from decisions d
+  where d.decision_id = p_decision and d.customer = p_customer and d.verdict in ('allow', 'delay')
 $$;
-comment on function ringfence.end_call is 'Ends a call that a plain SQL client had authorized; false if its end was already known.';
+comment on function ringfence.end_call is 'Ends a call that a plain SQL client had authorized; false if its end was already known or there is no such call.';
 revoke execute on function ringfence.end_call from public;
 grant execute on function ringfence.end_call to ringfence_daemon, ringfence_admin;

@@ -37,7 +37,7 @@ begin
     raise exception 'customer % is terminated and cannot become %', quote_literal(p_customer), p_state
       using errcode = 'object_not_in_prerequisite_state';
   end if;
-  if p_state = 'active' and v_from = 'suspended' and (p_reason = '' or p_approved_by = '') then
+  if v_from = 'suspended' and p_state not in ('suspended', 'terminated') and (p_reason = '' or p_approved_by = '') then
     raise exception 'reinstating customer % needs a reason and the name of who approved it', quote_literal(p_customer)
       using errcode = 'object_not_in_prerequisite_state';
   end if;

@@ -22,8 +22,8 @@ $$;
 comment on function ringfence.expire_leases_of is 'Stops counting the expired leases of one customer whose counter row the caller has locked; returns how many.';
 revoke execute on function ringfence.expire_leases_of from public;
 
-create or replace function ringfence.expire_leases(p_forget_after interval default '1 day') returns integer
-language plpgsql volatile strict security definer
+create or replace function ringfence.expire_leases() returns integer
+language plpgsql volatile security definer
 set search_path = ringfence, pg_temp
 as $$
 declare
@@ -37,19 +37,27 @@ begin
     perform 1 from counters where customer = v_customer for no key update;
     v_total := v_total + expire_leases_of(v_customer, clock_timestamp());
   end loop;
-
-  -- Its switch never came back to tell: the books are closed all the same.
-  perform record_ends(array_agg(row(l.decision_id, l.customer, 'lease_expired', 'unknown', l.taken_at, null, null,
-                                    null, 0, 0, '', '', 'nobody told how the call ended')::call_end))
-  from leases l
-  where not l.counted and l.expires_at < clock_timestamp() - p_forget_after
-  having count(*) > 0;
   return v_total;
 end
 $$;
-comment on function ringfence.expire_leases is 'Stops counting every lease that nobody renewed, and ends those that expired p_forget_after ago; returns how many stopped counting.';
+comment on function ringfence.expire_leases is 'Stops counting every lease that nobody renewed; returns how many.';
 revoke execute on function ringfence.expire_leases from public;
 grant execute on function ringfence.expire_leases to ringfence_daemon, ringfence_admin;
+
+-- In a transaction of its own: record_ends takes counter rows from the first customer on.
+create or replace function ringfence.forget_leases(p_after interval default '1 day') returns integer
+language sql volatile strict security definer
+set search_path = ringfence, pg_temp
+as $$
+  select coalesce(record_ends(array_agg(
+    row(l.decision_id, l.customer, 'lease_expired', 'unknown', l.taken_at, null, null, null, 0, 0, '', '',
+        'nobody told how the call ended')::call_end)), 0)
+  from leases l
+  where not l.counted and l.expires_at < clock_timestamp() - p_after
+$$;
+comment on function ringfence.forget_leases is 'Ends the calls whose lease expired p_after ago and whose switch never told; returns how many.';
+revoke execute on function ringfence.forget_leases from public;
+grant execute on function ringfence.forget_leases to ringfence_daemon, ringfence_admin;
 
 create or replace function ringfence.recount() returns table (customer text, was integer, live integer)
 language plpgsql volatile security definer
@@ -57,7 +65,11 @@ set search_path = ringfence, pg_temp
 as $$
 #variable_conflict use_column
 begin
-  for customer in select k.customer collate "C" as c from counters k order by c loop
+  for customer in
+    select k.customer collate "C" as c from counters k
+    where k.live_calls <> (select count(*) from leases l where l.customer = k.customer and l.counted)
+    order by c
+  loop
     select k.live_calls into was from counters k where k.customer = recount.customer for no key update;
     select count(*) into live from leases l where l.customer = recount.customer and l.counted;
     if was <> live then

@@ -1,3 +1,18 @@
+create or replace function ringfence.lock_grants(p_customers text[]) returns void
+language plpgsql volatile strict
+set search_path = ringfence, pg_temp
+as $$
+declare
+  v_bucket integer;
+begin
+  -- Buckets, not customers: an import may touch more customers than the server has room for locks.
+  for v_bucket in select distinct abs(hashtext(c) % 64) as bucket from unnest(p_customers) c order by bucket loop
+    perform pg_advisory_xact_lock(hashtextextended('ringfence.grants', v_bucket));
+  end loop;
+end
+$$;
+comment on function ringfence.lock_grants is 'Makes whoever changes grants of these customers wait until this transaction ends.';
+
 -- Grants of one customer never overlap: then the index descent in authorize finds the only one that can match.
 create or replace function ringfence.refuse_overlap() returns trigger
 language plpgsql
@@ -7,10 +22,8 @@ as $$
 declare
   v_clash record;
 begin
-  -- Two admins at once must see each other's grants.
-  perform 1 from customers
-  where customer in (select distinct customer from new_grants)
-  order by customer collate "C" for no key update;
+  -- Two admins at once must see each other's grants. Not by the customer's row: a suspension must never wait.
+  perform lock_grants(array(select distinct customer from new_grants));
   select n.customer, n.first, n.last, o.grant_id, o.first as other_first, o.last as other_last
   into v_clash
   from new_grants n

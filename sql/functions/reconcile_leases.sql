@@ -16,19 +16,7 @@ begin
   order by k.customer collate "C"
   for no key update;
 
-  -- Live calls keep their lease, or get back the one that had expired: the cap must count what is really there.
-  with live as (
-    select l.customer, l.decision_id, l.counted
-    from unnest(p_customers, p_decisions) as n(customer, decision_id)
-    join leases l using (customer, decision_id)
-    for update of l
-  ), kept as (
-    update leases l set counted = true, expires_at = clock_timestamp() + p_lease_s * interval '1 second'
-    from live where l.customer = live.customer and l.decision_id = live.decision_id
-  ), back as (
-    select customer, count(*)::integer as n from live where not counted group by customer
-  )
-  update counters k set live_calls = live_calls + back.n from back where k.customer = back.customer;
+  perform renew_leases(p_customers, p_decisions, p_lease_s);
 
   -- What the switch no longer shows is over. A lease taken since the switch was asked may not be in its answer; both
   -- moments are read off the daemon's clock, which need not be the database's.

@@ -15,7 +15,6 @@ as $$
       a.caller_e164, a.called, a.called_e164, a.places
     from unnest(p_attempts) with ordinality a
     join unnest(p_decisions) with ordinality d using (ordinality)
-    where not exists (select from decisions x where x.decision_id = a.decision_id)
     on conflict do nothing
     returning 1
   )

@@ -6,8 +6,8 @@ declare
   v_ends call_end[];
   v_new  integer;
 begin
-  -- An answer that never reached the switch is ended only if it was an allowance that was committed; the
-  -- daemon may not have learnt whose call it was.
+  -- An answer that never reached the switch is ended only if it was an allowance that was committed; and the
+  -- daemon may not have learnt whose call it was, if it had to answer before Postgres did.
   select array_agg(row(e.decision_id, coalesce(d.customer, e.customer), e.source, e.hung_up_by, e.started_at,
                        e.answered_at, e.ended_at, e.post_dial_delay_ms, e.q850_cause, e.sip_status, e.trunk,
                        e.trunk_channel, e.detail)::call_end)
@@ -15,7 +15,7 @@ begin
   from unnest(p_ends) e
   left join lateral (
     select d.customer, d.verdict from decisions d
-    where e.source = 'undelivered' and d.decision_id = e.decision_id
+    where (e.source = 'undelivered' or e.customer = '') and d.decision_id = e.decision_id
     limit 1
   ) d on true
   where e.source <> 'undelivered' or d.verdict in ('allow', 'delay');
@@ -26,6 +26,9 @@ begin
   order by k.customer collate "C"
   for no key update;
 
+  perform 1 from leases l join unnest(v_ends) e using (customer, decision_id)
+  order by l.customer collate "C", l.decision_id
+  for update of l;
   with gone as (
     delete from leases l using unnest(v_ends) e
     where l.customer = e.customer and l.decision_id = e.decision_id

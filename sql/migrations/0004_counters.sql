@@ -26,6 +26,7 @@ create table ringfence.leases (
   primary key (customer, decision_id)
 ) with (fillfactor = 70);
 create index leases_by_expiry on ringfence.leases (expires_at) where counted;
+create index leases_to_forget on ringfence.leases (expires_at) where not counted;
 create index leases_of_switch on ringfence.leases (host, switch);
 comment on table ringfence.leases is 'One row for each allowed call whose end is not known yet.';
 comment on column ringfence.leases.customer is 'Whose call.';

@@ -33,7 +33,8 @@ create table ringfence.decisions (
   primary key (customer, decision_id)
 ) partition by range (decision_id);
 create index decisions_by_called on ringfence.decisions (called_e164, decided_at);
-create index decisions_by_id on ringfence.decisions (decision_id);
+-- The id alone is unique too: a decision told by the journal waits for the one that authorize may be committing.
+create unique index decisions_by_id on ringfence.decisions (decision_id);
 create table ringfence.decisions_other partition of ringfence.decisions default;
 
 comment on table ringfence.decisions is 'The answer to every attempt, inserted once and never changed.';
@@ -85,6 +86,7 @@ create table ringfence.call_ends (
   recorded_at        timestamptz not null default now(),
   primary key (customer, decision_id)
 ) partition by range (decision_id);
+create unique index call_ends_by_id on ringfence.call_ends (decision_id);
 create table ringfence.call_ends_other partition of ringfence.call_ends default;
 
 comment on table ringfence.call_ends is 'How each allowed call ended: exactly one row a decision, inserted once and never changed.';
@@ -117,3 +119,13 @@ create trigger append_only before update or delete on ringfence.call_ends
   for each row execute function ringfence.refuse_change();
 create trigger append_only before update or delete on ringfence.policy_changes
   for each row execute function ringfence.refuse_change();
+create trigger append_only before update or delete on ringfence.revoked_grants
+  for each row execute function ringfence.refuse_change();
+create trigger not_emptied before truncate on ringfence.decisions
+  for each statement execute function ringfence.refuse_change();
+create trigger not_emptied before truncate on ringfence.call_ends
+  for each statement execute function ringfence.refuse_change();
+create trigger not_emptied before truncate on ringfence.policy_changes
+  for each statement execute function ringfence.refuse_change();
+create trigger not_emptied before truncate on ringfence.revoked_grants
+  for each statement execute function ringfence.refuse_change();

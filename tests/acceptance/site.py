@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tests.acceptance.daemon import Daemon
 from tests.lab.asterisk import Asterisk, Customer, Trunk
@@ -113,6 +113,17 @@ class Party:
     def context(self) -> str:
         """The dialplan context its calls come into."""
         return f"from-{self.form}"
+
+
+class AnswersCalls(Protocol):
+    """A carrier, whoever plays it."""
+
+    address: str
+    port: int
+
+    def invites(self) -> list[ReceivedInvite]: ...
+    def __enter__(self) -> AnswersCalls: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class SilentServer:
@@ -351,6 +362,8 @@ class SipPhone:
             return
         if method == "NOTIFY" and (found := re.search(r"^SIP/2.0 (\d+)", message.text.split("\n\n", 1)[-1])):
             call.transfer.append(found[1])
+            if found[1] == "200" and call.up:
+                call.hang_up()
         if method == "CANCEL" and not call.up:
             self._answer(call, call.invite, "487 Request Terminated", peer)
         if method in ("BYE", "CANCEL"):
@@ -440,7 +453,7 @@ class Site:
     database: str
     daemon: Daemon
     asterisk: Asterisk
-    carriers: Mapping[str, Carrier | SipPhone]
+    carriers: Mapping[str, AnswersCalls]
     parties: dict[tuple[str, str], list[Party]]
     scripted: ScriptedGate = field(default_factory=ScriptedGate)
     _counter: count[int] = field(default_factory=lambda: count(1))
@@ -641,7 +654,7 @@ def make_asterisk(
     *,
     agi_port: int,
     endpoints: Sequence[Customer],
-    carriers: Mapping[str, Carrier | SipPhone],
+    carriers: Mapping[str, AnswersCalls],
 ) -> Asterisk:
     """An Asterisk with the shipped files, each as it is shipped."""
     asterisk = Asterisk(
@@ -678,7 +691,7 @@ def make_daemon(directory: Path, *, dsn: str, agi_port: int, ami_port: int) -> D
     return Daemon(directory, ami_secret=_AMI_SECRET, **settings)
 
 
-def carriers(directory: Path) -> dict[str, Carrier | SipPhone]:
+def carriers(directory: Path) -> dict[str, AnswersCalls]:
     """Four carriers that nobody watches: one answers, one is busy, one never answers, one hangs up soon after its
     answer. Three that are watched: one rings for a while, one answers at once, one never says more than 100."""
     return {

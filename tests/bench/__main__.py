@@ -30,6 +30,7 @@ from ringfence.store.authorize import Lane
 from ringfence.store.connect import connected
 from ringfence.store.journal import Journal
 from ringfence.store.migrate import migrate
+from tests.bench import delay
 from tests.integration.calls import attempt, make_customer
 from tests.lab.available import postgres_binaries
 from tests.lab.postgres import EmbeddedPostgres
@@ -100,7 +101,7 @@ async def _gate_results(database: DatabaseSettings, spool: Path, seconds: float)
         assert decision.reason == "authorized", decision
 
     results = [await _measure(f"gate, {tasks} at once", tasks, seconds, decide) for tasks in (1, 8, 64, 256)]
-    await gate.stop()
+    await gate.stop(1)
     await journal.stop(1)
     writer.close()
     return results
@@ -144,8 +145,15 @@ def _show(results: list[Result]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement")
-    seconds = parser.parse_args().seconds
+    parser.add_argument(
+        "what", nargs="?", choices=("gate", "delay"), default="gate", help="delay: what it adds to real calls"
+    )
+    parser.add_argument("--seconds", type=float, help="length of each measurement; 4 for gate, 12 for delay")
+    given = parser.parse_args()
+    if given.what == "delay":
+        delay.run(given.seconds or 12.0)
+        return
+    seconds = given.seconds or 4.0
     with tempfile.TemporaryDirectory() as directory, EmbeddedPostgres(18, Path(directory) / "pg") as server:
         database = DatabaseSettings(dsn=server.dsn("postgres"))
         asyncio.run(_policy(database))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from dataclasses import replace
@@ -10,10 +11,12 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from ringfence.config import DatabaseSettings
 from ringfence.model import Number, Verdict
 from ringfence.reasons import BY_CODE
 from ringfence.store import sqlfiles
 from ringfence.store.authorize import dry_run
+from ringfence.store.connect import connected
 from tests.integration.calls import CALLED, FOREIGN, OWN, attempt, judge, make_customer, reason
 
 pytestmark = pytest.mark.integration
@@ -233,6 +236,7 @@ async def test_a_call_whose_switch_never_comes_back_is_ended_in_the_books(connec
     [lost] = await judge(connection, attempt())
     await connection.execute("update leases set expires_at = now() - interval '25 hours'")
     assert await connection.fetchval("select expire_leases()") == 1
+    assert await connection.fetchval("select forget_leases()") == 1
     end = await connection.fetchrow("select decision_id, source from call_ends")
     assert end is not None
     assert (end["decision_id"], end["source"]) == (lost.decision_id, "lease_expired")
@@ -321,6 +325,8 @@ async def test_records_are_never_changed(connection: asyncpg.Connection) -> None
         for statement in (f"delete from {table}", f"update {table} set customer = 'x'"):
             with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
                 await connection.execute(statement)
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only: truncate refused"):
+            await connection.execute(f"truncate {table}")
 
 
 async def test_every_lookup_on_the_calls_way_is_an_index_descent(connection: asyncpg.Connection) -> None:
@@ -363,3 +369,36 @@ async def test_every_lookup_on_the_calls_way_is_an_index_descent(connection: asy
     plan = str(await connection.fetch("explain execute s0(null)"))
     for index in ("endpoints_kind_value_host_key", "customers_pkey", "grants_by_number"):
         assert index in plan
+
+
+async def test_only_a_call_that_was_allowed_can_be_ended(connection: asyncpg.Connection) -> None:
+    await make_customer(connection)
+    [refused] = await judge(connection, attempt(caller=FOREIGN))
+    assert await connection.fetchval("select end_call(new_decision_id(), 'nobody')") is False
+    assert await connection.fetchval("select end_call($1, 'acme')", refused.decision_id) is False
+    assert await connection.fetchval("select count(*) from call_ends") == 0
+
+
+async def test_no_way_leads_out_of_a_suspension_without_a_reason_and_a_name(
+    connection: asyncpg.Connection,
+) -> None:
+    await make_customer(connection, state="suspended")
+    for state in ("active", "prospect", "restricted"):
+        for reason_, by in (("", "Kim"), ("cleared", "")):
+            with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="needs a reason and the name"):
+                await connection.fetchval(
+                    "select set_customer_state('acme', $1, $2, false, $3)", state, reason_, by
+                )
+
+
+async def test_a_suspension_does_not_wait_for_an_import(
+    connection: asyncpg.Connection, database: DatabaseSettings
+) -> None:
+    await make_customer(connection)
+    async with connected(database, application="import") as importing, importing.transaction():
+        await importing.execute(
+            "insert into grants (customer, first, last) values ('acme', 13105550100, 13105550100)"
+        )
+        async with asyncio.timeout(2):
+            await connection.fetchval("select set_customer_state('acme', 'suspended', 'x', true)")
+    assert await reason(connection) == "customer_suspended"

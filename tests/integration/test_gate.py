@@ -17,13 +17,14 @@ import pytest
 from ringfence import reasons, telemetry
 from ringfence.config import DatabaseSettings, GateSettings, JournalSettings, LoggingSettings, NumberingSettings
 from ringfence.gate import Gate
-from ringfence.model import Attempt, CallEnd, EndSource, HungUpBy
+from ringfence.model import Attempt, CallEnd, Decision, EndSource, HungUpBy, Verdict
 from ringfence.numbering import Numbering
 from ringfence.store.authorize import Lane
 from ringfence.store.connect import connected
-from ringfence.store.journal import Journal
+from ringfence.store.journal import RECORD_DECISIONS, RECORD_ENDS, Journal
 from ringfence.store.migrate import migrate
-from tests.integration.calls import attempt, make_customer
+from ringfence.store.rows import attempt_fields, call_end_fields, decision_fields, to_json
+from tests.integration.calls import attempt, judge, make_customer
 from tests.lab.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.integration
@@ -54,7 +55,7 @@ async def serving(database: DatabaseSettings, spool: Path, **gate: Any) -> Async
     try:
         yield running, journal
     finally:
-        await running.stop()
+        await running.stop(2)
         await journal.stop(2)
 
 
@@ -95,7 +96,7 @@ async def test_attempts_that_wait_share_a_round_trip(
     )
     await gate.start()
     decisions = await asyncio.gather(*(gate.decide(asked()) for _ in range(100)))
-    await gate.stop()
+    await gate.stop(2)
     assert all(decision.reason == "authorized" for decision in decisions)
     assert sum(sizes) == 100
     assert max(sizes) == 32
@@ -276,6 +277,10 @@ async def test_ends_spooled_by_a_daemon_that_died_are_loaded_by_the_next(
     assert not list(spool.glob("*.jsonl"))
 
 
+async def _true(value: bool) -> bool:
+    return value
+
+
 async def test_a_daemon_stopped_while_the_database_hangs_keeps_every_record_on_disk(
     own_server: tuple[EmbeddedPostgres, DatabaseSettings], tmp_path: Path, log: None
 ) -> None:
@@ -283,6 +288,8 @@ async def test_a_daemon_stopped_while_the_database_hangs_keeps_every_record_on_d
     spool = tmp_path / "spool"
     async with serving(database, spool) as (gate, journal):
         decisions = [await gate.decide(asked()) for _ in range(3)]
+        await gate.decide(replace(asked(), called="911"))  # so that the journal is connected
+        await eventually(lambda: _true(journal.settled))
         server.freeze()
         for decision in decisions:
             journal.call_ended(CallEnd(decision.decision_id, "acme", EndSource.EVENT, HungUpBy.CALLER))
@@ -291,3 +298,92 @@ async def test_a_daemon_stopped_while_the_database_hangs_keeps_every_record_on_d
         kept = "".join(path.read_text() for path in spool.glob("*.jsonl"))
         assert all(str(decision.decision_id) in kept for decision in decisions)
         server.thaw()
+
+
+async def test_a_hanging_database_does_not_keep_records_in_memory(
+    own_server: tuple[EmbeddedPostgres, DatabaseSettings], tmp_path: Path, log: None
+) -> None:
+    server, database = own_server
+    spool = tmp_path / "spool"
+    async with serving(database, spool) as (gate, journal):
+        decision = await gate.decide(asked())
+        await gate.decide(replace(asked(), called="911"))
+        await eventually(lambda: _true(journal.settled))
+        server.freeze()
+        journal.call_ended(CallEnd(decision.decision_id, "acme", EndSource.EVENT, HungUpBy.CALLER))
+        await eventually(lambda: _true(bool(list(spool.glob("*.jsonl")))))
+        server.thaw()
+
+
+async def test_a_server_that_restarts_while_ends_are_written_loses_none(
+    own_server: tuple[EmbeddedPostgres, DatabaseSettings], tmp_path: Path, log: None
+) -> None:
+    server, database = own_server
+    async with serving(database, tmp_path / "spool") as (gate, journal):
+        decisions = [await gate.decide(asked()) for _ in range(30)]
+        for number, decision in enumerate(decisions):
+            if number % 10 == 0:  # in the same turn of the loop as the end is told
+                server.psql(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%journal'"
+                )
+            journal.call_ended(CallEnd(decision.decision_id, "acme", EndSource.EVENT, HungUpBy.CALLER))
+            await asyncio.sleep(0.01)
+
+        async def all_written() -> bool:
+            async with connected(database, application="test") as connection:
+                return await connection.fetchval("select count(*) from call_ends") == 30
+
+        await eventually(all_written)
+
+
+async def test_records_wait_for_a_database_that_is_read_only_for_a_while(
+    own_server: tuple[EmbeddedPostgres, DatabaseSettings], tmp_path: Path, log: None
+) -> None:
+    server, database = own_server
+    async with serving(database, tmp_path / "spool") as (gate, journal):
+        decision = await gate.decide(asked())
+        server.psql("alter system set default_transaction_read_only = on; select pg_reload_conf()")
+        journal.call_ended(CallEnd(decision.decision_id, "acme", EndSource.EVENT, HungUpBy.CALLER))
+        assert await journal.flush(5)
+        server.psql("set transaction_read_only = off; alter system reset default_transaction_read_only; ")
+        server.psql("select pg_reload_conf()")
+
+        async def written() -> bool:
+            async with connected(database, application="test") as connection:
+                return await connection.fetchval("select count(*) from call_ends") == 1
+
+        await eventually(written)
+
+
+async def test_an_answer_that_came_too_late_leaves_one_decision_and_no_lease(
+    database: DatabaseSettings, connection: asyncpg.Connection, log: None
+) -> None:
+    """The journal tells the refusal while authorize, which nobody waits for any more, commits an allowance."""
+    await make_customer(connection)
+    late = attempt()
+    refusal = Decision(
+        late.attempt.decision_id, late.attempt.orig_id, Verdict.REJECT, reasons.DEADLINE_EXCEEDED, degraded=True
+    )
+    told = json.dumps([{"attempt": to_json(attempt_fields(late)), "decision": to_json(decision_fields(refusal))}])
+    end = CallEnd(late.attempt.decision_id, "", EndSource.UNDELIVERED, HungUpBy.RINGFENCE)
+    async with (
+        connected(database, application="gate") as gate,
+        connected(database, application="journal") as other,
+    ):
+        async with gate.transaction():
+            assert (await judge(gate, late))[0].allowed
+            journal = asyncio.create_task(_tell(other, told, json.dumps([to_json(call_end_fields(end))])))
+            await asyncio.sleep(0.2)  # the journal waits for the transaction to end
+            assert not journal.done()
+        await journal
+    rows = await connection.fetch("select customer, verdict from decisions")
+    assert [tuple(row) for row in rows] == [("acme", "allow")]
+    assert await connection.fetchval("select source from call_ends") == "undelivered"
+    assert await connection.fetchval("select count(*) from leases") == 0
+    assert await connection.fetchval("select live_calls from counters") == 0
+
+
+async def _tell(connection: asyncpg.Connection, decisions: str, ends: str) -> None:
+    async with connection.transaction():
+        await connection.execute(RECORD_DECISIONS, decisions)
+        await connection.execute(RECORD_ENDS, ends)

@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from ringfence import __version__
-from ringfence.cli import bypass, call, check, customer, daemon, database, endpoint, number, profile, tail
+from ringfence.cli import (
+    bypass,
+    call,
+    check,
+    customer,
+    daemon,
+    database,
+    doctor,
+    endpoint,
+    hook,
+    number,
+    profile,
+    tail,
+)
 from ringfence.cli.session import CONFIG_HELP, JSON_HELP, Globals, new_app
 
 app = new_app("Lets only calls out that it can vouch for: the daemon and its policy.")
@@ -19,8 +32,10 @@ app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(number.app, name="number")
 app.add_typer(call.app, name="call")
 app.add_typer(bypass.app, name="bypass")
+app.add_typer(hook.app, name="hook")
 daemon.register(app)
 check.register(app)
+doctor.register(app)
 tail.register(app)
 
 

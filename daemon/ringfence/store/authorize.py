@@ -29,7 +29,9 @@ class Lane:
 
     def __init__(self, settings: DatabaseSettings, deadline_ms: int) -> None:
         self._settings = settings
-        self._deadline_ms = deadline_ms
+        self.deadline_ms = deadline_ms
+        """May be changed at any time; it holds from the next batch on."""
+        self._told_ms = 0  # the deadline that the server knows of
         self._connection: asyncpg.Connection | None = None
 
     @property
@@ -40,13 +42,13 @@ class Lane:
     async def connect(self) -> None:
         """Connect and prepare. Raises DatabaseError."""
         await self.close()
-        # The server gives up first: a batch that the daemon no longer waits for must not commit later.
         connection = await connect(
-            self._settings, application="gate", statement_timeout_ms=max(20, self._deadline_ms * 9 // 10)
+            self._settings, application="gate", statement_timeout_ms=_server_timeout_ms(self.deadline_ms)
         )
+        self._told_ms = self.deadline_ms
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
-                # Twice: asyncpg learns the composite types once and the statement is planned.
+                # asyncpg learns the composite types, and the function's first plans are made, on nobody's time.
                 await connection.fetch(_AUTHORIZE, [], 60)
         except (*CONNECTION_FAULTS, asyncpg.PostgresError) as error:
             connection.terminate()
@@ -64,7 +66,10 @@ class Lane:
             raise DatabaseError("the gate is not connected")
         rows_in = [tuple(attempt_fields(numbered).values()) for numbered in batch]
         try:
-            rows = await connection.fetch(_AUTHORIZE, rows_in, lease_s, timeout=self._deadline_ms / 1000)
+            if self._told_ms != self.deadline_ms:
+                await connection.execute(f"set statement_timeout = {_server_timeout_ms(self.deadline_ms)}")
+                self._told_ms = self.deadline_ms
+            rows = await connection.fetch(_AUTHORIZE, rows_in, lease_s, timeout=self.deadline_ms / 1000)
         except (*CONNECTION_FAULTS, asyncpg.QueryCanceledError) as error:
             self._drop()
             raise DatabaseError(f"authorize failed: {error or type(error).__name__}") from error
@@ -88,6 +93,11 @@ class Lane:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+
+def _server_timeout_ms(deadline_ms: int) -> int:
+    """The server gives up first: a batch that the daemon no longer waits for must not commit later."""
+    return max(20, deadline_ms * 9 // 10)
 
 
 async def dry_run(

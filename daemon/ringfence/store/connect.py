@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from ringfence.config import DatabaseSettings
-from ringfence.errors import ConflictError, DatabaseError
+from ringfence.errors import ConfigError, ConflictError, DatabaseError
 
 # What a broken or refused connection raises; asyncpg has no common base for these.
 CONNECTION_FAULTS = (
@@ -20,6 +20,7 @@ CONNECTION_FAULTS = (
     TimeoutError,
     ssl.SSLError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -51,8 +52,12 @@ async def connect(
                 settings.dsn,
                 password=settings.password,
                 timeout=settings.connect_timeout_s,
+                # The server's bound first; ours for a server that hangs.
+                command_timeout=statement_timeout_ms * 1.5 / 1000 or None,
                 server_settings=options,
             )
+    except ConfigError as error:  # the password cannot be read, now
+        raise DatabaseError(str(error)) from error
     except CONNECTION_FAULTS as error:
         raise DatabaseError(_sentence(settings, error)) from error
     except (ValueError, asyncpg.PostgresError) as error:

@@ -158,7 +158,7 @@ async def set_state(
         before = await policy.lock_customer(connection, customer)
         if state == "active" and before != "suspended":
             raise ConflictError(f"customer {customer!r} is {before}, not suspended: nothing to reinstate")
-        if state == "suspended" and before == "suspended":
+        if state == "suspended" and before == "suspended" and not hang_up:
             raise ConflictError(
                 f"customer {customer!r} is suspended already; "
                 f"'ringfence customer show {customer}' says since when and why"

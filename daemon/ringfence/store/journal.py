@@ -17,18 +17,19 @@ from ringfence.store.connect import CONNECTION_FAULTS, connect
 from ringfence.store.rows import attempt_fields, call_end_fields, decision_fields, to_json
 from ringfence.store.spool import Record, Spool
 
-_RECORD_DECISIONS = """
+RECORD_DECISIONS = """
 select ringfence.record_decisions(
   array(select jsonb_populate_record(null::ringfence.attempt, r.value->'attempt')
         from jsonb_array_elements($1::jsonb) with ordinality r order by r.ordinality),
   array(select jsonb_populate_record(null::ringfence.decision, r.value->'decision')
         from jsonb_array_elements($1::jsonb) with ordinality r order by r.ordinality))
 """
-_RECORD_ENDS = """
+RECORD_ENDS = """
 select ringfence.record_ends(
   array(select e from jsonb_populate_recordset(null::ringfence.call_end, $1::jsonb) e))
 """
-_STATEMENT_TIMEOUT_MS = 10_000
+_STATEMENT_TIMEOUT_MS = 4_000
+_RECORDS_OWN_FAULT = ("22", "23")  # SQLSTATE classes: data exception, integrity constraint violation
 _RETRY_MIN_S = 0.2
 _RETRY_MAX_S = 5.0
 
@@ -79,6 +80,11 @@ class Journal:
         await asyncio.to_thread(self._spool.open)
         self._task = asyncio.create_task(self._run(), name="journal")
 
+    @property
+    def settled(self) -> bool:
+        """True if everything taken so far is in Postgres: nothing waits in memory or on disk."""
+        return self._spool.empty and not self._waiting and not self._in_hand
+
     async def flush(self, timeout_s: float) -> bool:
         """Wait until everything taken so far is in Postgres or on disk; False if that took too long."""
         try:
@@ -117,9 +123,11 @@ class Journal:
                 await self._write_on()
             except Exception:  # a journal that stopped would be noticed when the memory is full
                 self._log.exception("journal.failed")
-                await self._to_disk(self._in_hand)
-                self._in_hand = []
                 self._disconnect()
+                if self._in_hand:
+                    await self._to_disk(self._in_hand)
+                self._in_hand = []
+                await asyncio.sleep(_RETRY_MIN_S)
 
     async def _write_on(self) -> None:
         pause_s = _RETRY_MIN_S
@@ -136,9 +144,11 @@ class Journal:
                 continue
             pause_s = _RETRY_MIN_S
             await self._load_spool()
-            batch = [self._waiting.popleft() for _ in range(min(self._settings.max_batch, len(self._waiting)))]
-            if batch and not await self._write(batch):
-                await self._to_disk(batch)
+            count = min(self._settings.max_batch, len(self._waiting))
+            self._in_hand = [self._waiting.popleft() for _ in range(count)]
+            if self._in_hand and not await self._write(self._in_hand):
+                await self._to_disk(self._in_hand)
+            self._in_hand = []
 
     async def _pause(self, pause_s: float) -> None:
         """Wait before the next connection attempt, but take records to disk as they come."""
@@ -198,14 +208,19 @@ class Journal:
             async with connection.transaction():
                 # A decision goes before its end: the end of an undelivered answer looks for it.
                 if decisions:
-                    await connection.execute(_RECORD_DECISIONS, json.dumps(decisions), timeout=15)
+                    await connection.execute(RECORD_DECISIONS, json.dumps(decisions), timeout=15)
                 if ends:
-                    await connection.execute(_RECORD_ENDS, json.dumps(ends), timeout=15)
+                    await connection.execute(RECORD_ENDS, json.dumps(ends), timeout=15)
         except (*CONNECTION_FAULTS, asyncpg.QueryCanceledError) as error:
             self._log.warning("journal.write_failed", error=str(error) or type(error).__name__, records=len(batch))
             self._disconnect()
             return False
         except (asyncpg.PostgresError, asyncpg.DataError) as error:
+            if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] not in _RECORDS_OWN_FAULT:
+                # Read-only, out of space, in the middle of an upgrade: it passes, and the records wait for that.
+                self._log.warning("journal.write_failed", error=str(error), records=len(batch))
+                self._disconnect()
+                return False
             if len(batch) == 1:
                 self._log.error("journal.record_refused", error=str(error), record=batch[0].as_json())
                 return True

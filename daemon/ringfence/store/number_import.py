@@ -32,10 +32,7 @@ create temp table number_import (
 ) on commit drop
 """
 
-_LOCK = """
-select from ringfence.customers where customer in (select customer from number_import)
-order by customer collate "C" for no key update
-"""
+_LOCK = "select ringfence.lock_grants(array(select distinct customer from number_import))"
 
 _UNKNOWN = """
 create temp table number_unknown on commit drop as

@@ -14,7 +14,7 @@ from ringfence.errors import DatabaseError
 from ringfence.store import migrate
 from ringfence.store.connect import CONNECTION_FAULTS, connect
 
-_STATEMENT_TIMEOUT_MS = 10_000
+_STATEMENT_TIMEOUT_MS = 5_000
 
 
 class Office:
@@ -23,6 +23,7 @@ class Office:
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
         self._connection: asyncpg.Connection | None = None
+        self._claims: set[tuple[str, str]] = set()
 
     async def require_schema(self) -> None:
         """Raises DatabaseError if Postgres cannot be used or lacks a migration of this version."""
@@ -43,6 +44,28 @@ class Office:
     async def expire_leases(self) -> int:
         """End every lease nobody renewed; how many."""
         return await self._value("select ringfence.expire_leases()")
+
+    async def forget_leases(self) -> int:
+        """End the calls whose lease expired a day ago and whose switch never told; how many."""
+        return await self._value("select ringfence.forget_leases()")
+
+    async def claim(self, host: str, switch: str) -> bool:
+        """Be the one daemon that speaks for this switch of this host, for as long as this connection lasts.
+
+        False if another one does: two machines have the same name.
+        """
+        if (host, switch) not in self._claims:
+            lock = f"ringfence {host}/{switch}"
+            connection = await self._connected()
+            try:
+                held = await connection.fetchval("select pg_try_advisory_lock(hashtextextended($1, 0))", lock)
+            except (*CONNECTION_FAULTS, asyncpg.PostgresError) as error:
+                await self.close()
+                raise DatabaseError(f"claiming {host}/{switch} failed: {error or type(error).__name__}") from error
+            if not held:
+                return False
+            self._claims.add((host, switch))
+        return True
 
     async def reconcile_leases(
         self, host: str, switch: str, calls: Sequence[tuple[str, UUID]], asked_at: datetime, lease_s: int
@@ -79,7 +102,7 @@ class Office:
     async def _value(self, query: str, *arguments: object) -> int:
         connection = await self._connected()
         try:
-            return int(await connection.fetchval(query, *arguments, timeout=15))
+            return int(await connection.fetchval(query, *arguments))
         except CONNECTION_FAULTS as error:
             await self.close()
             raise DatabaseError(f"{query.partition('(')[0]} failed: {error or type(error).__name__}") from error
@@ -91,6 +114,7 @@ class Office:
 
     async def _connected(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
+            self._claims.clear()
             self._connection = await connect(
                 self._settings, application="office", statement_timeout_ms=_STATEMENT_TIMEOUT_MS
             )

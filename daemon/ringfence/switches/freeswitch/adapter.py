@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Collection, Coroutine, Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import Coroutine, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,13 +20,17 @@ from ringfence.switches.freeswitch.calls import LiveCalls, utcnow
 from ringfence.switches.freeswitch.channel import Question
 from ringfence.switches.freeswitch.esl import EventSocket
 from ringfence.switches.freeswitch.hook import Answer, HookServer
+from ringfence.switches.freeswitch.legs import moment
+from ringfence.switches.freeswitch.parties import on_behalf
+from ringfence.switches.freeswitch.seal import Sealer, Terms
 from ringfence.switches.freeswitch.sharing import SharedDecisions
+from ringfence.switches.freeswitch.stock import Stock
+from ringfence.switches.freeswitch.watch import EVENTS, Watch
 from ringfence.switches.interface import CallRecorder, Gatekeeper
 
 _CHORE_S = 0.5
 _ALLOWING = ("allow", "delay")
-_ADOPTED = ("ringfence_decision", "ringfence_customer", "ringfence_verdict", "originating_leg_uuid")
-_YOUNG = timedelta(seconds=10)  # a younger leg's end may be on its way
+_ENDS = ("CHANNEL_HANGUP_COMPLETE", "CHANNEL_DESTROY")
 
 
 class FreeSwitch:
@@ -53,6 +55,9 @@ class FreeSwitch:
         self._bridge: Bridge | None = None
         self._hook: HookServer | None = None
         self._socket: EventSocket | None = None
+        self._sealer: Sealer | None = None
+        self._watch: Watch | None = None
+        self._stock: Stock | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- Switch -------------------------------------------------------------------------------------------
@@ -69,6 +74,7 @@ class FreeSwitch:
         try:
             if self._settings.event_socket is not None:
                 self._socket = EventSocket(self._settings.event_socket, bridge, self, self._log)
+                self._begin_to_watch(self._socket, self._settings.event_socket.password)
                 await self._socket.start()
             self._hook = HookServer(self._settings.hook, bridge, self, self._log)
             await self._hook.start()
@@ -76,6 +82,13 @@ class FreeSwitch:
             await self.stop()
             raise
         self._spawn(self._chores(), "freeswitch chores")
+
+    def _begin_to_watch(self, event_socket: EventSocket, password: str) -> None:
+        self._sealer = sealer = Sealer(password)
+        self._watch = watch = Watch(
+            *(self._settings, self._host, self._calls, sealer, self._gate, event_socket, self._tell, self._log)
+        )
+        self._stock = Stock(self._calls, sealer, watch, event_socket, self._tell)
 
     async def stop_accepting(self) -> None:
         """Take no new questions; those in hand are still answered."""
@@ -90,6 +103,8 @@ class FreeSwitch:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._watch is not None:
+            await self._watch.stop()
         if hook is not None:
             await hook.stop()
         if event_socket is not None:
@@ -132,13 +147,20 @@ class FreeSwitch:
             return verdict.pass_unjudged(question, "answered")  # user/ asks again after answer; nothing leaves
         if question.leg and question.stays_inside:
             return verdict.pass_unjudged(question, "internal")
+        if self._watch is not None:
+            question = on_behalf(question, self._calls, self._watch.parties)
         decision = await self._decide(question)
         if not decision.allowed:
             self._calls.refused(decision.decision_id)
-        elif self._socket is not None:  # without it nobody would tell the end
-            asking = not question.from_gate
-            self._calls.allowed(decision, question.leg, question.origin, utcnow(), asking=asking)
-        return verdict.answer(question, decision)
+            return verdict.answer(question, decision)
+        if self._sealer is None:  # nobody would tell the end
+            return verdict.answer(question, decision)
+        party, called, asking = question.party, question.attempt.called, not question.from_gate
+        self._calls.allowed(
+            decision, question.leg, question.origin, utcnow(), asking=asking, party=party, called=called
+        )
+        terms = Terms(decision.decision_id, decision.customer, party, called, question.origin, asking)
+        return verdict.answer(question, decision, self._sealer.seal(question.leg, terms))
 
     def delivered(self, answer: Answer, fault: str) -> None:
         """An allowed leg that was never told so has not left: its call is over."""
@@ -161,6 +183,8 @@ class FreeSwitch:
             if verdict_there.startswith(_ALLOWING):
                 return
         self._tell(self._calls.undelivered(decision.decision_id, question.leg, utcnow()))
+        if self._watch is not None:
+            await self._watch.undelivered(question.leg)
 
     async def _decide(self, question: Question) -> Decision:
         if question.objection:
@@ -181,61 +205,50 @@ class FreeSwitch:
         """What the switch told."""
         now = utcnow()
         for event in events:
-            if event.get("Event-Name") == "CHANNEL_ANSWER":
-                call = self._calls.call_of(event.get("Unique-ID", ""))
-                if call is not None:
+            name, leg = event.get("Event-Name", ""), event.get("Unique-ID", "")
+            if name in EVENTS and self._watch is not None:
+                self._watch.seen(event, now)
+            if name == "CHANNEL_ANSWER":
+                if (call := self._calls.call_of(leg)) is not None:
                     self._shared.forget(call.decision_id)
-            else:
-                self._tell(self._calls.event(event, now))
+            elif name in _ENDS:
+                self._ended(event, leg, now)
+
+    def _ended(self, event: Mapping[str, str], leg: str, now: datetime) -> None:
+        if self._calls.call_of(leg) is None and self._sealer is not None:
+            terms = self._sealer.read(event)
+            if terms is not None:  # an earlier daemon's, that ends before it was adopted
+                self._calls.adopt(terms, leg, moment(event, "Caller-Channel-Created-Time") or now)
+        self._tell(self._calls.event(event, now))
+        if self._watch is not None and event.get("Event-Name") == "CHANNEL_DESTROY":
+            self._watch.forget(leg)
 
     async def _take_stock(self) -> None:
-        """After a (new) connection: adopt what the switch's list holds, end what is gone."""
-        event_socket = self._socket
-        if event_socket is None:
+        """After a (new) connection."""
+        await self._compare(take=True)
+
+    async def _compare(self, *, take: bool) -> None:
+        if self._stock is None:
             return
-        try:
-            before = utcnow()
-            rows = _rows(await event_socket.api("show channels as json"))
-            for uuid, direction in rows.items():
-                if direction == "outbound" and self._calls.call_of(uuid) is None:
-                    await self._adopt(event_socket, uuid)
-            await self._compare(event_socket, rows, before)
-        except SwitchError as error:
-            self._log.warning("esl.reconcile_failed", error=visible(str(error)))
-            return
-        self._connected = True
-        self._recorder.calls_listed(self.name, self._calls.live(), before)
-        self._log.info("esl.reconciled", live=len(self._calls))
-
-    async def _adopt(self, event_socket: EventSocket, uuid: str) -> None:
-        told = {}
-        for name in _ADOPTED:
-            value = await event_socket.api(f"uuid_getvar {uuid} {name}")
-            told[name] = "" if value == "_undef_" or value.startswith("-ERR") else value
-        if told["ringfence_verdict"].startswith(_ALLOWING):
-            self._calls.adopt(told, uuid, utcnow())
-
-    async def _compare(self, event_socket: EventSocket, listed: Collection[str], before: datetime) -> None:
-        missing = self._calls.missing(listed, before)
-        gone = [uuid for uuid in missing if await event_socket.api(f"uuid_exists {uuid}") == "false"]
-        self._tell(self._calls.reconcile(gone, utcnow()))
-
-    async def _check(self, event_socket: EventSocket) -> None:
-        """Now and then ask for every live leg: an end that was lost anywhere is found."""
         before = utcnow()
         try:
-            await self._compare(event_socket, (), before - _YOUNG)
+            await (self._stock.take() if take else self._stock.check(before))
         except SwitchError as error:
             self._log.warning("esl.reconcile_failed", error=visible(str(error)))
-        else:
-            if self._connected:
-                self._recorder.calls_listed(self.name, self._calls.live(), before)
+            return
+        self._connected = self._connected or take
+        if self._connected:
+            self._recorder.calls_listed(self.name, self._calls.live(), before)
+        if take:
+            self._log.info("esl.reconciled", live=len(self._calls))
 
     # --- own ----------------------------------------------------------------------------------------------------
 
     def _tell(self, ends: Sequence[CallEnd]) -> None:
         for end in ends:
             self._shared.forget(end.decision_id)
+            if self._watch is not None and self._watch.ended(end):
+                continue
             self._recorder.call_ended(end)
             self._log.info(
                 "call.ended",
@@ -258,23 +271,10 @@ class FreeSwitch:
             self._shared.sweep()
             every = self._settings.event_socket.check_interval_s if self._settings.event_socket else 0.0
             if self._socket is not None and self._connected and utcnow() - checked >= timedelta(seconds=every):
-                await self._check(self._socket)
+                await self._compare(take=False)
                 checked = utcnow()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _rows(text: str) -> dict[str, str]:
-    """Uuid and direction of every channel. Raises SwitchError if the list cannot be read."""
-    with suppress(ValueError, RecursionError):
-        told = json.loads(text)
-        if isinstance(told, dict) and isinstance(rows := told.get("rows", []), list):
-            return {
-                row["uuid"]: str(row.get("direction", ""))
-                for row in rows
-                if isinstance(row, dict) and isinstance(row.get("uuid"), str) and channel.is_uuid(row["uuid"])
-            }
-    raise SwitchError("the switch's channel list cannot be read")

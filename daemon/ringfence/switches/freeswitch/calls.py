@@ -9,7 +9,10 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from ringfence.model import CallEnd, Decision, EndSource, HungUpBy
-from ringfence.switches.freeswitch.legs import LegEnd, Side, decision_of, hung_up_by, moment, read_end
+from ringfence.switches.freeswitch.channel import Party
+from ringfence.switches.freeswitch.legs import LegEnd, Side, hung_up_by, read_end
+from ringfence.switches.freeswitch.places import same_number
+from ringfence.switches.freeswitch.seal import Terms
 
 GRACE = timedelta(seconds=2)
 _MAX_REMEMBERED = 20_000
@@ -25,6 +28,8 @@ class LiveCall:
     origin: str  # uuid of the leg that asked, empty for an API originate
     started_at: datetime
     asking: bool = False  # its one leg is the caller's own: the dialplan asked
+    party: Party = field(default_factory=Party)  # who caused it
+    called: str = ""
     legs: dict[str, LegEnd | None] = field(default_factory=dict)  # None: lives
     origin_side: Side | None = None  # who ended the asking leg
     idle_since: datetime | None = None  # when the last leg ended
@@ -91,9 +96,63 @@ class LiveCalls:
         """The live call this leg belongs to."""
         return self._by_leg.get(leg)
 
-    def allowed(self, decision: Decision, leg: str, origin: str, now: datetime, *, asking: bool = False) -> None:
-        """This leg may leave under this decision, or is about to be told so."""
-        self._add(decision.decision_id, decision.customer, leg, origin, now).asking = asking
+    def party_on(self, leg: str) -> tuple[Party, str] | None:
+        """The party that caused this decided leg, and the channel it asked from."""
+        call = self._by_leg.get(leg)
+        return None if call is None or call.asking else (call.party, call.origin)
+
+    def party_asking(self, channel: str) -> Party | None:
+        """The party whose channel this is, if it asked for a live call."""
+        asked = self._by_origin.get(channel, ())
+        return next((call.party for call in asked if channel not in self._by_leg), None)
+
+    def covers(self, channel: str, called: str, callers: Collection[str]) -> bool:
+        """True if the dialplan asked on this channel for a call to that number, showing these."""
+        call = self._by_leg.get(channel)
+        if call is None or not call.asking or not same_number(call.called, called):
+            return False
+        return all(same_number(call.party.caller, shown) for shown in callers)
+
+    def allowed(
+        self,
+        decision: Decision,
+        leg: str,
+        origin: str,
+        now: datetime,
+        *,
+        asking: bool = False,
+        party: Party | None = None,
+        called: str = "",
+    ) -> None:
+        """This leg may leave under this decision, or is about to be told so; or it has left, and is judged now."""
+        call = self._add(decision.decision_id, decision.customer, leg, origin, now)
+        call.asking, call.party, call.called = asking, party or Party(), called
+
+    def judged(self, decision: Decision) -> None:
+        """A leg that left without asking has its decision: it is a call like any other, or none of ours."""
+        call = self._calls.get(decision.decision_id)
+        if call is None:
+            return
+        if decision.allowed:
+            call.customer = decision.customer
+        else:
+            self._forget(call)
+
+    def went_on(self, leg: str, now: datetime) -> list[CallEnd]:
+        """This leg calls another number than its decision is about: as far as that goes, it is over."""
+        call = self._by_leg.pop(leg, None)
+        if call is None:
+            return []
+        del call.legs[leg]
+        if call.legs:
+            call.idle_since = now if call.idle() else None
+            return []
+        end = CallEnd(
+            *(call.decision_id, call.customer, EndSource.EVENT, HungUpBy.CALLEE, call.started_at, None, now),
+            detail="the leg went on to another number",
+        )
+        self._forget(call)
+        return [end]
 
     def refused(self, decision_id: UUID) -> None:
         """This decision has no call, whatever a channel variable may say later."""
@@ -130,7 +189,7 @@ class LiveCalls:
         touched = list(self._by_origin.get(uuid, ()))
         for asked in touched:
             asked.origin_side = asked.origin_side or read_end(event).side
-        of_leg = self._by_leg.get(uuid) or self._adopt_ended(event, uuid, now)
+        of_leg = self._by_leg.get(uuid)
         if of_leg is not None:
             if of_leg.legs.get(uuid) is None:
                 of_leg.legs[uuid] = read_end(event)
@@ -149,12 +208,14 @@ class LiveCalls:
         ]
         return [self._finish(call, now) for call in over]
 
-    def adopt(self, variables: Mapping[str, str], leg: str, now: datetime) -> None:
-        """A live leg that was allowed before this daemon started; `variables` as `uuid_getvar` tells them."""
-        decision_id = decision_of(variables.get("ringfence_decision"))
-        if decision_id is not None and leg not in self._by_leg and decision_id not in self._ended:
-            origin = variables.get("originating_leg_uuid", "")
-            self._add(decision_id, variables.get("ringfence_customer", ""), leg, origin, now)
+    def adopt(self, terms: Terms, leg: str, now: datetime) -> bool:
+        """A leg that was decided before this daemon started, or by another. False if that call is over."""
+        if terms.decision_id in self._ended or not terms.allowed:
+            return False
+        if leg not in self._by_leg:
+            call = self._add(terms.decision_id, terms.customer, leg, terms.origin, now)
+            call.asking, call.party, call.called = terms.asking, terms.party, terms.called
+        return True
 
     def missing(self, listed: Collection[str], before: datetime) -> list[str]:
         """Live legs, and the legs that asked for them, that were not in the switch's list asked for at `before`.
@@ -185,16 +246,6 @@ class LiveCalls:
         return [
             self._finish(call, now) for call in touched.values() if call.settled() or (call.lost and call.idle())
         ]
-
-    def _adopt_ended(self, event: Mapping[str, str], uuid: str, now: datetime) -> LiveCall | None:
-        """A leg of an earlier daemon's that ends before it was adopted. Only a gated leg has a verdict."""
-        decision_id = decision_of(event.get("variable_ringfence_decision"))
-        verdict = event.get("variable_ringfence_verdict", "").partition(".")[0]
-        if decision_id is None or verdict not in ("allow", "delay") or decision_id in self._ended:
-            return None
-        started_at = moment(event, "Caller-Channel-Created-Time") or now
-        customer = event.get("variable_ringfence_customer", "")
-        return self._add(decision_id, customer, uuid, event.get("Other-Leg-Unique-ID", ""), started_at)
 
     def _add(self, decision_id: UUID, customer: str, leg: str, origin: str, now: datetime) -> LiveCall:
         call = self._calls.get(decision_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from ringfence import reasons
@@ -16,9 +16,31 @@ from ringfence.switches.freeswitch.places import is_number, same_number, user_of
 from ringfence.switches.freeswitch.safety import HOOKS, unclear, unsafe
 
 MAX_TEXT = 255
+GATE_FORM = "2"  # ringfence_gate.lua's: it says how the asking channel came to dial, and shows a number it is told
 _UUID = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
 _NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NEVER_LEAVES = ("loopback", "error", "null")  # endpoints that send no INVITE themselves
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Who a call is judged for: what customers are known by, and the number that is this party's own."""
+
+    account: str = ""
+    sip_user: str = ""
+    trunk: str = ""
+    source_address: str = ""
+    caller: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """What is known of the channel that dials a leg: how it came to dial, and the number it shows of itself."""
+
+    number: str = ""
+    referred: bool = False  # somebody sent it on by REFER
+    redirected: bool = False  # a 3xx did
+    bridged_to: str = ""  # the channel it was last connected to
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +49,8 @@ class Question:
 
     `leg` is its channel's uuid, `origin` that of the leg that asked for it, `nonce` what the verdict must echo;
     each is empty unless it is safe to put into a command. `objection` is the reason to refuse without asking.
-    `is_up` says the leg was answered already, so that no INVITE will follow. `shown` is what each place shows.
+    `is_up` says the leg was answered already, so that no INVITE will follow. `callers` is what each place shows,
+    and `show` a number that the gate must make the leg show first.
     """
 
     attempt: Attempt
@@ -40,6 +63,15 @@ class Question:
     from_gate: bool
     shown: tuple[str, ...] = ()
     objection: str = ""
+    callers: Mapping[str, str] = field(default_factory=dict)
+    asker: Asker = Asker()
+    show: str = ""
+
+    @property
+    def party(self) -> Party:
+        """The party it is judged for."""
+        asked = self.attempt
+        return Party(asked.account, asked.sip_user, asked.trunk, asked.source_address, asked.caller)
 
     @property
     def shared_by(self) -> tuple[str, ...]:
@@ -55,10 +87,16 @@ def read(
     switch: str,
     host: str,
     internal: tuple[LegRule, ...] = (),
+    entry: Entry = Entry.HOOK,
 ) -> Question:
-    """Read the reply to `connect`: the values decoded, `repeated` the names that came twice. Never raises."""
+    """Read the reply to `connect`, or an event with the same fields: the values decoded, `repeated` the names that
+    came twice. Never raises."""
     leg = _safe(headers.get("Unique-ID", ""))
-    from_gate = headers.get("Call-Direction") != "inbound"
+    is_up = headers.get("Answer-State") == "answered"
+    # A leg that was answered and asks without the gate's nonce is in a dialplan, where somebody transferred it to.
+    from_gate = headers.get("Call-Direction") != "inbound" and not (
+        entry is Entry.HOOK and is_up and not _nonce(headers)
+    )
     shown = places.callers(headers)
     caller = _first_number(shown) or headers.get(places.SHOWN, "")
     called, agree = _called(headers, from_gate)
@@ -69,7 +107,7 @@ def read(
     clear = leg and agree and _same_called(to, called) and not unclear(shown)
     if not clear or unsafe(headers, repeated, hooks=from_gate):
         objection = reasons.MALFORMED_ATTEMPT
-    elif _conflict(shown):
+    elif conflict(shown):
         objection = reasons.CALLER_ID_CONFLICT
     origin = headers.get("Other-Leg-Unique-ID", "") or headers.get("variable_originating_leg_uuid", "")
     attempt = Attempt(
@@ -93,7 +131,7 @@ def read(
             headers.get("Other-Leg-Network-Addr", "") or headers.get("Caller-Network-Addr", "")
         ),
         places=_noted(headers, shown, called),
-        entry=Entry.HOOK,
+        entry=entry,
     )
     return Question(
         attempt=attempt,
@@ -102,10 +140,29 @@ def read(
         origin_is_outbound=headers.get("Other-Leg-Direction") == "outbound",
         nonce=_nonce(headers),
         stays_inside=from_gate and _stays_inside(headers, internal),
-        is_up=headers.get("Answer-State") == "answered",
+        is_up=is_up,
         from_gate=from_gate,
-        shown=tuple(sorted(f"{place}={text}" for place, text in shown.items())),
+        shown=listed(shown),
         objection=objection,
+        callers=shown,
+        asker=_asker(headers),
+    )
+
+
+def listed(callers: Mapping[str, str]) -> tuple[str, ...]:
+    """What each place shows, in an order."""
+    return tuple(sorted(f"{place}={text}" for place, text in callers.items()))
+
+
+def _asker(headers: Mapping[str, str]) -> Asker:
+    # A gate that does not know how to make a leg show another number is told nothing of one.
+    if headers.get("variable_ringfence_asker_form") != GATE_FORM:
+        return Asker()
+    return Asker(
+        number=headers.get("Other-Leg-Caller-ID-Number", ""),
+        referred=bool(headers.get("variable_ringfence_asker_referred")),
+        redirected=bool(headers.get("variable_ringfence_asker_redirected")),
+        bridged_to=_safe(headers.get("variable_ringfence_asker_bridged", "")),
     )
 
 
@@ -140,7 +197,8 @@ def _whole_user(uri: str) -> str:
     return f"{user};{given}" if given else user
 
 
-def _conflict(shown: Mapping[str, str]) -> bool:
+def conflict(shown: Mapping[str, str]) -> bool:
+    """True if two places show different numbers."""
     numbers = [text for text in shown.values() if is_number(text)]
     return any(not same_number(numbers[0], other) for other in numbers[1:])
 

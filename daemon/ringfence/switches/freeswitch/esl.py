@@ -22,7 +22,10 @@ from ringfence.switches.freeswitch.bridge import Bridge, BridgeClosedError
 from ringfence.switches.freeswitch.framing import FramingError, Limits, Message, json_event
 from ringfence.switches.freeswitch.protocol import GoneError, Protocol
 
-SUBSCRIPTION = "event json CHANNEL_ANSWER CHANNEL_HANGUP_COMPLETE CHANNEL_DESTROY HEARTBEAT SHUTDOWN"
+SUBSCRIPTION = (
+    "event json CHANNEL_CREATE CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER CHANNEL_HANGUP_COMPLETE "
+    "CHANNEL_DESTROY HEARTBEAT SHUTDOWN"
+)
 # The switch numbers every event, also those nobody subscribed to, and delivers neighbours in any order: between
 # two events of ours a jump of some hundreds is usual under load, and a heartbeat comes at least every minute.
 GAP_EVENTS = 20_000

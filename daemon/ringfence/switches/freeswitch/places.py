@@ -15,6 +15,7 @@ FROM = (
     "variable_sip_from_uri",
 )
 SHOWN = "Caller-Caller-ID-Number"  # From by default, and always what Remote-Party-ID or P-Asserted-Identity show
+SHOWN_PLACE = "caller_id_number"
 # Headers of the dial string that show a caller, by their names in lower case.
 IDENTITY_HEADERS = ("p-asserted-identity", "p-preferred-identity", "remote-party-id")
 # The same for To.
@@ -98,7 +99,7 @@ def callers(headers: Mapping[str, str]) -> dict[str, str]:
         if text := headers.get(name, ""):
             found[name.removeprefix("variable_")] = user_of(text)
     if shown := headers.get(SHOWN, ""):
-        found["caller_id_number"] = shown
+        found[SHOWN_PLACE] = shown
     for name, text in headers.items():
         header = name.removeprefix(EXTRA_HEADER).lower() if name.startswith(EXTRA_HEADER) else ""
         if header in IDENTITY_HEADERS and text:
