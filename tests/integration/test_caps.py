@@ -175,8 +175,8 @@ async def test_judging_ending_renewing_and_reconciling_at_once_never_wait_for_ea
             else:
                 await mine.execute(
                     "update leases l set expires_at = now() from (select customer, decision_id from leases "
-                    "where counted and random() < 0.1 for update skip locked) some "
-                    "where (l.customer, l.decision_id) = (some.customer, some.decision_id)"
+                    "where counted and random() < 0.1 for update skip locked) picked "
+                    "where (l.customer, l.decision_id) = (picked.customer, picked.decision_id)"
                 )
                 await mine.fetchval("select expire_leases()")
                 await mine.fetchval("select forget_leases('1 hour')")
