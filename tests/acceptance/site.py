@@ -29,7 +29,7 @@ DIALPLAN = Path(__file__).parents[2] / "dialplan" / "asterisk"
 FORMS = ("simple", "strict")
 VARIANTS = ("", "open", "scripted", "scripted-open")
 _AMI_SECRET = "lab-secret"
-_PARTIES = {"": 70, "open": 3, "scripted": 20, "scripted-open": 3}  # endpoints of each variant, in each form
+_PARTIES = {"": 200, "open": 3, "scripted": 20, "scripted-open": 3}  # endpoints of each variant, in each form
 
 # What is called decides which carrier gets it and how long it may ring: prefix → trunk, seconds.
 ROUTES = {
@@ -81,7 +81,7 @@ _UNASKED = """\
 exten => _1907.,1,Dial(PJSIP/${EXTEN}@watched-rings,30)
 exten => _1908.,1,Dial(PJSIP/${EXTEN}@watched-answers,30)
 exten => _1909.,1,Dial(PJSIP/${EXTEN}@watched-silent,30)
-exten => 911,1,Dial(PJSIP/${EXTEN}@watched-answers,30)
+exten => 112,1,Dial(PJSIP/${EXTEN}@watched-answers,30)
 """
 # Calls to the phones. An extension 8… forwards to where the global FORWARD_… says.
 _INSIDE = """\

@@ -189,10 +189,10 @@ def test_a_call_that_was_hooked_is_not_judged_again(site: Site, form: str) -> No
 
 def test_an_emergency_call_without_the_hook_is_left_alone_and_recorded(site: Site) -> None:
     stranger = site.stranger()
-    before = len(watched(site, "answers").calls_to("911"))
-    (result,) = site.start_calls(stranger, [Call("7911", "anonymous")], hold_ms=700).wait()
+    before = len(watched(site, "answers").calls_to("112"))
+    (result,) = site.start_calls(stranger, [Call("7112", "anonymous")], hold_ms=700).wait()
     assert (result.status, result.ended_by) == (200, "caller")
-    assert len(watched(site, "answers").calls_to("911")) == before + 1
+    assert len(watched(site, "answers").calls_to("112")) == before + 1
     (decision,) = wait_for(lambda: site.decisions(stranger.name), "the decision", log=site.daemon.log)
     assert (decision["entry"], decision["verdict"], decision["reason"]) == ("watch", "allow", "emergency")
 
@@ -233,7 +233,7 @@ def originate_with_a_hook(site: Site, party: Party, called: str, **more: str) ->
 def test_a_hook_before_an_originate_dials_refuses_it_before_any_invite(site: Site) -> None:
     """And every other: caller ID and account are put on the channel only after it."""
     party, called = site.customer(), site.new_number("1908")
-    originate_with_a_hook(site, party, called, Context="unasked", Exten="911", Priority="1")
+    originate_with_a_hook(site, party, called, Context="unasked", Exten="112", Priority="1")
     decision = decided(site, called)
     assert (decision["entry"], decision["reason"]) == ("hook", "endpoint_unknown")
     assert (decision["caller"], decision["account"]) == ("", "")
@@ -246,7 +246,7 @@ def test_a_hook_before_an_originate_dials_refuses_it_before_any_invite(site: Sit
     "more",
     [
         pytest.param({"Application": "Wait", "Data": "1"}, id="application"),
-        pytest.param({"Context": "unasked", "Exten": "911", "Priority": "1", "Async": "true"}, id="async"),
+        pytest.param({"Context": "unasked", "Exten": "112", "Priority": "1", "Async": "true"}, id="async"),
     ],
 )
 def test_a_hook_before_an_originate_dials_is_ignored_unless_it_waits_for_an_extension(

@@ -208,7 +208,8 @@ def test_a_careless_freeswitch_is_told_everything_at_once(tmp_path: Path, capsys
         answer = Switch(switch, daemon, "").doctor(capsys)
     assert answer.wrong == {
         "password": "unsafe", "hook": "missing", "mod_lua": "missing", "script": "unsafe",
-        "api-expansion": "unsafe", "redirects": "unsafe", "daemon": "missing", "daemon address": "missing", "overrides": "missing",
+        "api-expansion": "unsafe", "redirects": "unsafe", "daemon": "missing",
+        "daemon address": "missing", "overrides": "missing",
     }  # fmt: skip
     gone = Switch(switch, daemon, "").doctor(capsys)
     assert (gone.code, gone.wrong) == (7, {"event socket": "unreachable"})

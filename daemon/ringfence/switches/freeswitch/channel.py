@@ -105,7 +105,8 @@ def read(
     to = places.called_by_to(headers) if from_gate else ""
     objection = ""
     clear = leg and agree and _same_called(to, called) and not unclear(shown)
-    if not clear or unsafe(headers, repeated, hooks=from_gate):
+    # What runs after the gate has run already when the watch sees the leg.
+    if not clear or unsafe(headers, repeated, hooks=from_gate and entry is Entry.HOOK):
         objection = reasons.MALFORMED_ATTEMPT
     elif conflict(shown):
         objection = reasons.CALLER_ID_CONFLICT

@@ -24,6 +24,7 @@ _REWRITES = (
     *("variable_sip_invite_req_uri", "variable_sip_destination_prefix", "variable_origination_channel_name"),
     *("variable_sip_route_uri", "variable_sip_invite_route_uri", REDIRECTED),
 )
+_SHORT = 6
 _OF_SOFIA = ("variable_sip_from_uri", "variable_sip_from_display")
 
 
@@ -41,10 +42,13 @@ def read(headers: Mapping[str, str], *, switch: str, host: str, internal: tuple[
     return question
 
 
-def calls_plainly(question: Question, headers: Mapping[str, str]) -> bool:
-    """True if nothing but the channel's name says whom it calls: then that is what its INVITE calls."""
-    named = headers.get("Channel-Name", "").removeprefix("sofia/").partition("/")[2]
-    return not any(name in headers for name in _REWRITES) and user_of(named) == question.attempt.called
+def may_be_emergency(question: Question, headers: Mapping[str, str]) -> bool:
+    """True if the leg calls a short number, and nothing but its name says so: as the gate looks at it too."""
+    called, named = (
+        question.attempt.called,
+        headers.get("Channel-Name", "").removeprefix("sofia/").partition("/")[2],
+    )
+    return len(called) <= _SHORT and user_of(named) == called and not any(name in headers for name in _REWRITES)
 
 
 def redirected_to(headers: Mapping[str, str]) -> str:

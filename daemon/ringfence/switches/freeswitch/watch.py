@@ -154,8 +154,8 @@ class Watch:
         attempt = stray.known_by(question.attempt, asker)
         attempt = replace(attempt, places={**attempt.places, "created_by": how})
         if objection := question.objection:
-            if objection == MALFORMED_ATTEMPT and stray.calls_plainly(question, headers):
-                objection = CALLER_ID_CONFLICT  # an emergency call passes whatever it shows of its caller
+            if objection == MALFORMED_ATTEMPT and stray.may_be_emergency(question, headers):
+                objection = CALLER_ID_CONFLICT  # with which an emergency call passes
             decision = self._gate.refuse(attempt, objection)
         else:
             decision = await self._gate.decide(attempt)
