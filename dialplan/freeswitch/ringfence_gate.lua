@@ -188,6 +188,7 @@ local function gate()
     for _, name in ipairs(ANSWER) do session:setVariable("ringfence_" .. name, "") end
     session:setVariable("socket_resume", "")  -- it would abort a leg the daemon lets out
     session:setVariable("outbound_redirect_fatal", "")  -- the global one counts, whatever the dial string says
+    session:setVariable("sip_redirected_to", "")  -- the switch's own, from now on
     if not string.match(uuid, "^[%w%-]+$") then  -- origination_uuid holds any text, and this goes into commands
         session:hangup("CALL_REJECTED")
         return

@@ -62,9 +62,8 @@ class Table:
     def __str__(self) -> str:
         rows = [("way around the gate", "carrier", "reached", "ms on the wire", "ended by"), *self.rows]
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        return "\n".join(
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows
-        )
+        lines = ["  ".join(map(str.ljust, row, widths)) for row in rows]
+        return "\n".join([*lines, *self.notes])
 
 
 @pytest.fixture(scope="module")

@@ -278,7 +278,7 @@ def test_a_refer_by_the_caller_is_judged_and_shown_as_the_callers_own_call(site:
     call = site.dial(party, called)
     call.refer(target)
     decision = assert_judged_for(site, target, party.name, party.number)
-    assert decision["places"]["passes_through"] == called
+    assert decision["places"]["passed_through"] == called
     assert decision["account"] == party.source_ip
     display = answers(site).call_to(target).invite.value("From") or ""
     assert called not in display
@@ -300,7 +300,7 @@ def test_a_refer_by_a_callee_outside_is_refused(site: PhoneSite) -> None:
     site.dial(party, called)
     answers(site).call_to(called).wait_for("answered").refer(target)
     assert_refused(site, target, "endpoint_unknown")
-    assert site.about(target)["places"]["passes_through"] == party.number
+    assert site.about(target)["places"]["passed_through"] == party.number
 
 
 def test_whom_the_caller_was_transferred_to_cannot_transfer_at_his_expense(site: PhoneSite) -> None:
@@ -319,7 +319,21 @@ def test_a_refer_by_a_phone_that_was_called_is_judged_as_that_phones_own_call(
     site.dial(party, DESK_USER)
     desk.calls[-1].refer(target)
     decision = assert_judged_for(site, target, "desk", DESK)
-    assert (decision["sip_user"], decision["places"]["passes_through"]) == (DESK_USER, party.number)
+    assert (decision["sip_user"], decision["places"]["passed_through"]) == (DESK_USER, party.number)
+
+
+def test_a_phone_transfers_a_caller_from_outside_as_its_own_call(site: PhoneSite, desk: SipPhone) -> None:
+    target = site.new_number()
+    site.dial(site.stranger(), DESK_USER, caller="14155550123")
+    desk.calls[-1].refer(target)
+    decision = assert_judged_for(site, target, "desk", DESK)
+    assert decision["places"]["passed_through"] == "14155550123"
+
+
+def test_a_caller_from_outside_cannot_transfer_a_phone_to_the_outside(site: PhoneSite) -> None:
+    target = site.new_number()
+    site.dial(site.stranger(), DESK_USER, caller="14155550123").refer(target)
+    assert_refused(site, target, "endpoint_unknown")
 
 
 def test_a_refer_by_a_phone_that_called_a_phone_is_judged_as_its_own_call(site: PhoneSite) -> None:
@@ -435,7 +449,7 @@ def test_click_to_call_between_two_numbers_outside_is_the_originators_call_twice
     site.originate(party, f"sofia/gateway/answers/{first}", app=f"&bridge(sofia/gateway/answers/{second})")
     for number in (first, second):
         assert_judged_for(site, number, party.name, party.number)
-    assert site.about(second)["places"]["passes_through"] == first
+    assert site.about(second)["places"]["passed_through"] == first
 
 
 def test_click_to_call_from_a_phone_shows_the_phones_number(site: PhoneSite, desk: SipPhone) -> None:

@@ -138,9 +138,7 @@ def test_a_blind_transfer_makes_a_second_call(asterisk: Asterisk, carrier: Carri
 @pytest.mark.parametrize(
     ("scenario", "status", "ended_by"), [("carrier-busy", 486, None), ("carrier-hangs-up", 200, "callee")]
 )
-def test_carriers_that_refuse_or_hang_up(
-    tmp_path: Path, scenario: str, status: int, ended_by: str | None
-) -> None:
+def test_carriers_that_refuse_or_hang_up(tmp_path: Path, scenario: str, status: int, ended_by: str | None) -> None:
     with Carrier(tmp_path / "carrier", address="127.0.0.4", scenario=scenario) as carrier:
         trunks = [Trunk("carrier", carrier.address, carrier.port)]
         with Asterisk(asterisk_versions()[-1], tmp_path / "asterisk", trunks=trunks) as asterisk:

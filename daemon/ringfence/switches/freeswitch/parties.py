@@ -108,7 +108,7 @@ def _referrer(sender: str, on_leg: tuple[Party, str] | None, calls: Calls, parti
 
 def _put_by(question: Question, party: Party, *, keep_number: bool) -> Question:
     attempt, callers = question.attempt, dict(question.callers)
-    passes_through = callers.get(places.SHOWN_PLACE, "")
+    passed_through = callers.get(places.SHOWN_PLACE, "")
     caller = attempt.caller if keep_number else party.caller
     show = ""
     if not keep_number and question.from_gate:
@@ -127,7 +127,7 @@ def _put_by(question: Question, party: Party, *, keep_number: bool) -> Question:
             sip_user=party.sip_user,
             trunk=party.trunk,
             source_address=party.source_address,
-            places={**attempt.places, "passes_through": passes_through},
+            places={**attempt.places, "passed_through": passed_through},
         ),
         callers=callers,
         shown=listed(callers),

@@ -37,8 +37,11 @@ def read(headers: Mapping[str, str], *, switch: str, host: str, internal: tuple[
     if headers.get("Caller-Logical-Direction") == "inbound":  # it dials itself by now: its callee is who called it
         shown[places.SHOWN] = headers.get("Caller-Callee-ID-Number", "")
     question = channel.read(shown, frozenset(), switch=switch, host=host, internal=internal, entry=Entry.WATCH)
-    if (target := redirected_to(headers)) and not same_number(target, question.attempt.called):
-        question = replace(question, attempt=replace(question.attempt, called=target[: channel.MAX_TEXT]))
+    if target := redirected_to(headers):
+        same_host = places.host_of(headers[REDIRECTED]) == places.host_of(headers.get(places.DESTINATION, ""))
+        question = replace(question, stays_inside=question.stays_inside and same_host)
+        if not same_number(target, question.attempt.called):
+            question = replace(question, attempt=replace(question.attempt, called=target[: channel.MAX_TEXT]))
     return question
 
 
@@ -52,8 +55,8 @@ def may_be_emergency(question: Question, headers: Mapping[str, str]) -> bool:
 
 
 def redirected_to(headers: Mapping[str, str]) -> str:
-    """The number that a 3xx sent this leg to, if one did."""
-    return user_of(headers.get(REDIRECTED, ""))
+    """The number that a 3xx sent this leg to, if one did. A leg that is just created has heard of none."""
+    return "" if headers.get("Event-Name") == CREATED else user_of(headers.get(REDIRECTED, ""))
 
 
 def went_elsewhere(question: Question, headers: Mapping[str, str], called: str, caller: str) -> str:
