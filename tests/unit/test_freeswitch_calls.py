@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from uuid import UUID
@@ -11,8 +12,10 @@ import pytest
 from ringfence.ids import new_decision_id, new_orig_id
 from ringfence.model import CallEnd, Decision, EndSource, HungUpBy, Verdict
 from ringfence.switches.freeswitch.calls import GRACE, LiveCalls
+from ringfence.switches.freeswitch.channel import Party
 from ringfence.switches.freeswitch.framing import Limits, MessageReader, json_event
 from ringfence.switches.freeswitch.legs import Side, moment, read_end
+from ringfence.switches.freeswitch.seal import Terms
 from tests.lab.freeswitch_standin import RECORDINGS
 
 NOW = datetime(2026, 11, 21, 19, 30, tzinfo=UTC)
@@ -111,30 +114,71 @@ def test_events_that_come_again_or_late_end_nothing_twice() -> None:
         assert calls.event(late, NOW) == []
 
 
-def test_a_leg_of_an_earlier_daemon_is_ended_by_what_its_variables_say() -> None:
-    calls, decision_id = LiveCalls(), new_decision_id()
-    told = {
-        "variable_ringfence_decision": str(decision_id),
-        "variable_ringfence_customer": "acme",
-        "variable_ringfence_verdict": "allow.00",
-    }
-    ends = [
-        end
-        for event in recorded("a1_answered_bridge")
-        for end in calls.event(event if event["Call-Direction"] == "inbound" else {**event, **told}, NOW)
-    ]
-    ends += calls.due(NOW + GRACE)
-    (end,) = ends
-    assert (end.decision_id, end.customer, end.source) == (decision_id, "acme", EndSource.EVENT)
+def terms(**changes: object) -> Terms:
+    made = {"decision_id": new_decision_id(), "customer": "acme", "party": Party("acme"), "called": "12025550100"}
+    return Terms(**{**made, **changes})  # type: ignore[arg-type]
 
 
-def test_a_refused_decision_has_no_call_whatever_the_leg_says() -> None:
+def test_a_leg_of_an_earlier_daemon_is_adopted_before_it_ends() -> None:
+    calls, sealed = LiveCalls(), terms(origin=origin_of("a1_answered_bridge"))
+    (leg,) = legs_of("a1_answered_bridge")
+    assert calls.adopt(sealed, leg, NOW)
+    ends = [end for event in recorded("a1_answered_bridge") for end in calls.event(event, NOW)]
+    (end,) = ends + calls.due(NOW + GRACE)
+    assert (end.decision_id, end.customer, end.source) == (sealed.decision_id, "acme", EndSource.EVENT)
+    assert not calls.adopt(sealed, leg, NOW)  # it is over
+
+
+def test_no_variable_that_is_not_sealed_ends_a_call() -> None:
     calls, decision_id = LiveCalls(), new_decision_id()
-    calls.refused(decision_id)
     told = {"variable_ringfence_decision": str(decision_id), "variable_ringfence_verdict": "allow"}
     for event in recorded("a1_answered_bridge"):
         assert calls.event({**event, **told}, NOW) == []
     assert calls.due(NOW + GRACE) == []
+
+
+def test_a_refused_decision_has_no_call_whatever_the_leg_says() -> None:
+    calls, refused = LiveCalls(), terms()
+    calls.refused(refused.decision_id)
+    assert not calls.adopt(refused, "leg", NOW)
+    assert not calls.adopt(terms(allowed=False), "leg", NOW)
+    assert calls.call_of("leg") is None
+
+
+def test_a_leg_that_goes_on_to_another_number_ends_its_call_unless_others_go_on() -> None:
+    calls, made = LiveCalls(), decision()
+    calls.allowed(made, "one", "a", NOW)
+    calls.allowed(made, "two", "a", NOW)
+    assert calls.went_on("one", NOW) == []
+    assert calls.went_on("one", NOW) == []
+    (end,) = calls.went_on("two", NOW)
+    assert (end.decision_id, end.detail) == (made.decision_id, "the leg went on to another number")
+    assert calls.live() == []
+
+
+def test_a_stray_leg_counts_from_its_judgement_on() -> None:
+    calls, allowed, refused = LiveCalls(), decision(), decision()
+    for made, leg in ((allowed, "one"), (refused, "two")):
+        calls.allowed(replace(made, customer=""), leg, "", NOW)
+    assert calls.live() == []
+    calls.judged(allowed)
+    calls.judged(replace(refused, verdict=Verdict.REJECT))
+    assert calls.live() == [("acme", allowed.decision_id)]
+    assert calls.call_of("two") is None
+
+
+def test_the_party_of_a_call_is_known_by_its_leg_and_by_the_channel_that_asked() -> None:
+    calls, party = LiveCalls(), Party("acme", caller="12125550100")
+    calls.allowed(decision(), "leg", "asker", NOW, party=party, called="12025550100")
+    calls.allowed(decision(), "own", "", NOW, asking=True, party=party, called="12025550100")
+    assert calls.party_on("leg") == (party, "asker")
+    assert calls.party_asking("asker") == party
+    assert calls.party_on("own") is None
+    assert calls.party_asking("leg") is None
+    assert calls.covers("own", "12025550100", ["12125550100"])
+    assert not calls.covers("own", "12025550199", ["12125550100"])
+    assert not calls.covers("own", "12025550100", ["12125550199"])
+    assert not calls.covers("leg", "12025550100", [])
 
 
 def test_an_undelivered_verdict_ends_the_call_unless_another_leg_has_it() -> None:
@@ -165,12 +209,10 @@ def test_what_the_switch_has_no_more_is_reconciled() -> None:
 
 
 def test_a_live_leg_is_adopted_once() -> None:
-    calls, decision_id = LiveCalls(), new_decision_id()
-    told = {"ringfence_decision": str(decision_id), "ringfence_customer": "acme", "originating_leg_uuid": "a"}
-    calls.adopt(told, "leg", NOW)
-    calls.adopt(told, "leg", NOW)
-    calls.adopt({"ringfence_decision": "not-a-uuid"}, "other", NOW)
-    assert calls.live() == [("acme", decision_id)]
+    calls, sealed = LiveCalls(), terms(origin="a")
+    assert calls.adopt(sealed, "leg", NOW)
+    assert calls.adopt(sealed, "leg", NOW)
+    assert calls.live() == [("acme", sealed.decision_id)]
     assert calls.missing([], NOW + GRACE) == ["leg", "a"]
 
 

@@ -28,6 +28,7 @@ def test_both_kinds_of_switch_side_by_side() -> None:
     assert isinstance(freeswitch, FreeSwitchSettings)
     assert str(freeswitch.hook.listen) == "127.0.0.1:8085"
     assert [rule.gateway for rule in freeswitch.legs.internal] == [None, "pbx2"]
+    assert freeswitch.watch.mode == "kill"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,8 @@ def test_both_kinds_of_switch_side_by_side() -> None:
     [
         ("{kind: freeswitch, hook: {max_sessions: 0}}", r"hook\.max_sessions"),
         ("{kind: freeswitch, legs: {internal: [{}]}}", r"legs\.internal\.0: needs at least one of gateway"),
+        ("{kind: freeswitch, watch: {mode: maim}}", r"watch\.mode"),
+        ("{kind: freeswitch, watch: {trunks: [x]}}", r"watch\.trunks: is not a setting"),
         ("{kind: yate}", r"switches\.0"),
         ("{kind: freeswitch, fastagi: {}}", r"fastagi: is not a setting"),
     ],
