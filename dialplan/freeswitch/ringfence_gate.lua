@@ -13,7 +13,8 @@
 --     ringfence_wait       seconds for all daemons together, up to one less in effect  3
 --     ringfence_emergency  numbers that leave without asking, separated by commas      911,933,112,988
 --     ringfence_internal   legs that leave without asking: channel names, * matches    loopback/*
---                          anything but "/" and "@", for example sofia/internal/*@192.0.2.10:5060
+--                          anything but "/" and "@", for example sofia/internal/*@192.0.2.10:5060; name them in
+--                          the daemon's legs.internal too, or its watch takes them for legs that never asked
 --
 -- A daemon that accepts and then hangs costs the leg its life when the wait is over, with ringfence_fail=open too.
 

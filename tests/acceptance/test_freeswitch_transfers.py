@@ -432,7 +432,9 @@ def test_follow_me_is_judged_as_the_callers_own_call(site: PhoneSite, extension:
     before = len(site.invites(reached))
     call = site.ring(party, extension)
     if extension == "3102":
-        site.carriers["silent"].call_to("12025553102")  # type: ignore[union-attr]
+        silent = site.carriers["silent"]
+        assert isinstance(silent, SipPhone)
+        silent.call_to("12025553102")
         site.switch.cli(f"uuid_kill {site.uuid_of('12025553102')} USER_BUSY")
     invite = wait_until(lambda: site.invites(reached)[before:], 10, "the number outside is called")[0]
     assert invite.from_user == party.number
