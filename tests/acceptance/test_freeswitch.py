@@ -222,17 +222,6 @@ def test_a_caller_who_gives_up_is_recorded(site: FreeSwitchSite) -> None:
     assert (end["hung_up_by"], end["answered_at"]) == ("caller", None)
 
 
-def test_a_transfer_by_refer_is_judged_as_a_call_of_its_own(site: FreeSwitchSite) -> None:
-    party, called, target = site.customer(), site.new_number(), site.new_number()
-    site.call(party, called, scenario="customer-blind-transfer", transfer_to=target, transfer_ms=3000)
-    query = f"select * from ringfence.decisions where called = '{target}'"
-    (asked,) = wait_for(lambda: site.rows(query), "the transfer is judged")
-    # The carrier's leg calls now, showing the number it was called by: not one of the customer's.
-    assert (asked["caller"], asked["verdict"]) == (called, "reject")
-    assert asked["places"]["ani"] == party.number
-    assert site.invites(target) == []
-
-
 def test_a_suspension_hangs_up_the_customers_live_calls(site: FreeSwitchSite) -> None:
     party, called = site.customer(), site.new_number()
     run = site.start_calls(party, [Call(called, party.number)], hold_ms=15_000)

@@ -361,6 +361,7 @@ def test_a_leg_that_left_while_no_daemon_ran_is_judged_when_one_starts(site: Pho
     assert watched(site, allowed)["customer"] == good.name
     wait_for(lambda: live_calls(site) == 1 and not site.recounted(), "what may be is counted")
     assert kept.up
+    wait_until_sealed(site, allowed)
     before = reconciliations(site)
     site.daemon.kill9()
     site.daemon.start()
@@ -403,6 +404,7 @@ def test_the_watch_does_only_what_it_is_told(site: PhoneSite, mode: str) -> None
             if mode == "report":
                 decision = watched(site, called)
                 wait_until(lambda: '"hung_up": false' in log_of(site, decision), 5, "it is reported")
+                wait_until_sealed(site, called)
             before = reconciliations(site)
             site.daemon.kill9()
             site.daemon.start()
@@ -414,6 +416,11 @@ def test_the_watch_does_only_what_it_is_told(site: PhoneSite, mode: str) -> None
     finally:
         site.settle()
         restart(site, watch={"mode": "kill"})
+
+
+def wait_until_sealed(site: PhoneSite, called: str) -> None:
+    sealed = f"uuid_getvar {site.uuid_of(called)} ringfence_seal"
+    wait_until(lambda: "." in site.switch.cli(sealed), 5, "the leg carries its decision")
 
 
 def restart(site: PhoneSite, **freeswitch: Any) -> None:
@@ -513,8 +520,8 @@ def test_a_suspension_ends_fifty_calls_within_a_second(site: PhoneSite, table: T
     last = max(call.times["ended"] for call in calls)
     after = [call.times["ended"] - began for call in calls]
     table.notes.append(
-        f"suspension of 50 calls: the first down {min(after) * 1000:.0f} ms, the last {max(after) * 1000:.0f} ms after "
-        f"the command began; the command took {(told - began) * 1000:.0f} ms"
+        f"suspension of 50 calls: the first is down {min(after) * 1000:.0f} ms after the command began, the last "
+        f"{max(after) * 1000:.0f} ms; the command took {(told - began) * 1000:.0f} ms"
     )
     assert last - told < 1
     assert kept.up
