@@ -158,7 +158,8 @@ async def set_state(
         before = await policy.lock_customer(connection, customer)
         if state == "active" and before != "suspended":
             raise ConflictError(f"customer {customer!r} is {before}, not suspended: nothing to reinstate")
-        if state == "suspended" and before == "suspended" and not hang_up:
+        hanging_up = await connection.fetchval("select hang_up from customers where customer = $1", customer)
+        if state == before == "suspended" and (hanging_up or not hang_up):
             raise ConflictError(
                 f"customer {customer!r} is suspended already; "
                 f"'ringfence customer show {customer}' says since when and why"
