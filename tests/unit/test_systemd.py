@@ -14,10 +14,13 @@ UNIT = Path(__file__).parents[2] / "systemd" / "ringfence.service"
 
 
 def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """systemd-analyze, which finds the targets it knows among its own files: this machine may have none."""
     program = systemd_analyze()
     assert program is not None, "run scripts/lab-fetch systemd"
+    units = [program.parent / "root" / where / "systemd" / "system" for where in ("lib", "usr/lib")]
+    environment = {"SYSTEMD_COLORS": "0", "SYSTEMD_UNIT_PATH": ":".join(str(path) for path in units)}
     return subprocess.run(
-        [program, *arguments], capture_output=True, text=True, check=False, env={"SYSTEMD_COLORS": "0"}, timeout=60
+        [program, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=60
     )
 
 
