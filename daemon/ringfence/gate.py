@@ -135,12 +135,8 @@ class Gate:
 
     async def _judge(self, attempt: Attempt) -> Decision:
         numbered = self._numbering.number(attempt)
-        if self._stopping:
-            return self._unjudged(numbered, reasons.SHUTTING_DOWN)
-        if self._lanes_up == 0:
-            return self._unjudged(numbered, reasons.DATABASE_UNAVAILABLE)
-        if len(self._waiting) >= self._settings.max_waiting:
-            return self._unjudged(numbered, reasons.GATE_OVERLOADED)
+        if barred := self._barred():
+            return self._unjudged(numbered, barred)
         waiting = _Waiting(numbered, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._wake.set()
@@ -148,10 +144,20 @@ class Gate:
             async with asyncio.timeout(self._settings.deadline_ms / 1000):
                 return await waiting.answer
         except TimeoutError:
+            if waiting.answer.done() and not waiting.answer.cancelled():
+                return waiting.answer.result()  # it came in the very moment of the deadline, and is recorded
             if not waiting.taken:
                 return self._unjudged(numbered, reasons.DEADLINE_EXCEEDED)
             waiting.told = self._failure_answer(attempt, reasons.DEADLINE_EXCEEDED)
             return waiting.told
+
+    def _barred(self) -> str:
+        """Why no attempt can be taken now, or nothing."""
+        if self._stopping:
+            return reasons.SHUTTING_DOWN
+        if self._lanes_up == 0:
+            return reasons.DATABASE_UNAVAILABLE
+        return reasons.GATE_OVERLOADED if len(self._waiting) >= self._settings.max_waiting else ""
 
     def _failure_answer(self, attempt: Attempt, reason: str) -> Decision:
         decision = _refusal(attempt, reason)

@@ -21,6 +21,7 @@ from ringfence.switches.asterisk.ami import Ami
 from ringfence.switches.asterisk.calls import EVENTS, Calls, undelivered_end
 from ringfence.switches.asterisk.channel import Question
 from ringfence.switches.asterisk.fastagi import FastAgi
+from ringfence.switches.ends import log_call_ended
 from ringfence.switches.interface import CallRecorder, Gatekeeper
 
 MAX_LIVE_CALLS = 50_000  # more than any one Asterisk carries: beyond it, ends are being missed
@@ -301,15 +302,4 @@ class Asterisk:
 
     def _end(self, end: CallEnd) -> None:
         self._recorder.call_ended(end)
-        self._log.info(
-            "call.ended",
-            decision=str(end.decision_id),
-            customer=end.customer,
-            source=end.source.value,
-            by=end.hung_up_by.value,
-            cause=end.q850_cause,
-            sip=end.sip_status,
-            duration_ms=end.duration_ms,
-            billable_ms=end.billable_ms,
-            trunk=end.trunk,
-        )
+        log_call_ended(self._log, end)

@@ -14,6 +14,7 @@ from ringfence.config import FreeSwitchSettings
 from ringfence.errors import SwitchError
 from ringfence.escape import visible
 from ringfence.model import CallEnd, Decision
+from ringfence.switches.ends import log_call_ended
 from ringfence.switches.freeswitch import channel, verdict
 from ringfence.switches.freeswitch.bridge import Bridge
 from ringfence.switches.freeswitch.calls import LiveCalls, utcnow
@@ -250,18 +251,7 @@ class FreeSwitch:
             if self._watch is not None and self._watch.ended(end):
                 continue
             self._recorder.call_ended(end)
-            self._log.info(
-                "call.ended",
-                decision=str(end.decision_id),
-                customer=end.customer,
-                source=end.source.value,
-                by=end.hung_up_by.value,
-                cause=end.q850_cause,
-                sip=end.sip_status,
-                duration_ms=end.duration_ms,
-                billable_ms=end.billable_ms,
-                trunk=visible(end.trunk),
-            )
+            log_call_ended(self._log, end)
 
     async def _chores(self) -> None:
         checked = utcnow()

@@ -1,8 +1,9 @@
-"""Refusals that need no judge."""
+"""Answers of the gate that need no Postgres."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from ringfence import reasons, telemetry
 from ringfence.config import GateSettings, NumberingSettings
 from ringfence.gate import Gate
 from ringfence.ids import new_decision_id, new_orig_id
-from ringfence.model import Attempt, CallEnd, Decision, NumberedAttempt
+from ringfence.model import Attempt, CallEnd, Decision, NumberedAttempt, Verdict
 from ringfence.numbering import Numbering
 
 ATTEMPT = Attempt(new_decision_id(), new_orig_id(), "pbx", "host", "x", "1", "12125550100", "14155550123")
@@ -77,3 +78,32 @@ async def test_without_a_lane_an_attempt_is_answered_at_once(gate: Gate, records
     decision = await gate.decide(ATTEMPT)
     assert (decision.reason, decision.sip_status, decision.degraded) == (reasons.DATABASE_UNAVAILABLE, 503, True)
     assert records.decisions == [decision]
+
+
+class Prompt(NoJudge):
+    """A lane that allows everything."""
+
+    async def authorize(self, batch: Sequence[NumberedAttempt], lease_s: int) -> Mapping[UUID, Decision]:
+        return {n.attempt.decision_id: _allowance(n.attempt) for n in batch}
+
+
+def _allowance(attempt: Attempt) -> Decision:
+    return Decision(attempt.decision_id, attempt.orig_id, Verdict.ALLOW, reasons.AUTHORIZED, customer="acme")
+
+
+@asynccontextmanager
+async def _strikes_at_the_end(_seconds: float) -> AsyncIterator[None]:
+    yield
+    raise TimeoutError
+
+
+async def test_an_allowance_that_comes_in_the_moment_of_the_deadline_is_told_as_it_is_recorded(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(GateSettings(), Numbering(NumberingSettings()), [Prompt()], records, telemetry.get_logger())
+    await gate.start()
+    monkeypatch.setattr("ringfence.gate.asyncio.timeout", _strikes_at_the_end)
+    decision = await gate.decide(ATTEMPT)
+    monkeypatch.undo()
+    await gate.stop(1)
+    assert (decision.reason, records.decisions) == (reasons.AUTHORIZED, [])
