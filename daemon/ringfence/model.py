@@ -68,6 +68,7 @@ class Attempt:
     source_address: str = ""
     places: Mapping[str, str] = field(default_factory=dict)  # every other place a caller ID stood
     entry: Entry = Entry.HOOK
+    campaign: str = ""  # what the dialplan says the call is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,17 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class NumberedAttempt:
-    """An attempt with its caller ID and its called number in E.164: what `authorize` judges."""
+    """An attempt with its caller ID and its called number in E.164: what `authorize` judges.
+
+    `caller_withheld` says that the caller is anonymous to the callee; `caller` is then the network-asserted identity
+    that stands behind it (RFC 3325), if there is one. `asked_at` is for a dry run: the moment to judge it at.
+    """
 
     attempt: Attempt
     caller: Number
     called: Number
+    caller_withheld: bool = False
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ class Decision:
     delay_ms: int = 0
     policy_version: int = 0
     degraded: bool = False
+    would_reject: tuple[str, ...] = ()  # reasons of rules that only report
 
     @property
     def allowed(self) -> bool:

@@ -1,12 +1,18 @@
 -- What the admin does, each as one transaction with its entry in policy_changes.
 
+create or replace function ringfence.actor() returns text
+language sql stable
+as $$
+  select coalesce(nullif(current_setting('ringfence.actor', true), ''), session_user)
+$$;
+comment on function ringfence.actor is 'Who makes a change: the user at the keyboard as the command line told, else the login role.';
+
 create or replace function ringfence.note_change(p_action text, p_customer text, p_detail jsonb) returns bigint
 language sql volatile
 set search_path = ringfence, pg_temp
 as $$
   insert into policy_changes (changed_by, action, customer, detail)
-  values (coalesce(nullif(current_setting('ringfence.actor', true), ''), session_user), p_action, p_customer,
-          coalesce(p_detail, '{}'))
+  values (actor(), p_action, p_customer, coalesce(p_detail, '{}'))
   returning version
 $$;
 comment on function ringfence.note_change is 'Writes down who changed what and tells running daemons; returns the new policy version.';
@@ -20,6 +26,18 @@ $$;
 create or replace trigger tell_daemons after insert on ringfence.policy_changes
   for each row execute function ringfence.tell_daemons();
 
+create or replace function ringfence.state_may_become(p_from text, p_to text) returns boolean
+language sql immutable strict parallel safe
+as $$
+  select (p_from, p_to) in (
+    ('prospect', 'active'), ('prospect', 'terminated'),
+    ('active', 'restricted'), ('active', 'suspended'), ('active', 'terminated'),
+    ('restricted', 'active'), ('restricted', 'suspended'), ('restricted', 'terminated'),
+    ('suspended', 'active'), ('suspended', 'restricted'), ('suspended', 'suspended'), ('suspended', 'terminated'),
+    ('terminated', 'terminated'))
+$$;
+comment on function ringfence.state_may_become is 'Whether a customer may be moved from one state to the other. Suspended to suspended is for a suspension that is also to end the live calls.';
+
 create or replace function ringfence.set_customer_state(
   p_customer text, p_state text, p_reason text, p_hang_up boolean default false, p_approved_by text default ''
 ) returns bigint
@@ -27,29 +45,54 @@ language plpgsql volatile strict
 set search_path = ringfence, pg_temp
 as $$
 declare
-  v_from text;
+  v_from  text;
+  v_until timestamptz;
 begin
-  select state into v_from from customers where customer = p_customer for no key update;
+  select state, vetted_until into v_from, v_until from customers where customer = p_customer for no key update;
   if not found then
     raise exception 'there is no customer %', quote_literal(p_customer) using errcode = 'no_data_found';
   end if;
-  if v_from = 'terminated' and p_state <> 'terminated' then
-    raise exception 'customer % is terminated and cannot become %', quote_literal(p_customer), p_state
+  if not state_may_become(v_from, p_state) then
+    raise exception 'customer % is % and cannot become %', quote_literal(p_customer), v_from, p_state
       using errcode = 'object_not_in_prerequisite_state';
   end if;
-  if v_from = 'suspended' and p_state not in ('suspended', 'terminated') and (p_reason = '' or p_approved_by = '') then
+  if v_from = 'suspended' and p_state in ('active', 'restricted') and (p_reason = '' or p_approved_by = '') then
     raise exception 'reinstating customer % needs a reason and the name of who approved it', quote_literal(p_customer)
+      using errcode = 'object_not_in_prerequisite_state';
+  end if;
+  if p_state in ('active', 'restricted') and (v_until is null or v_until <= clock_timestamp()) then
+    raise exception 'customer % cannot become %: its vetting %', quote_literal(p_customer), p_state,
+      case when v_until is null then 'was never done' else 'ran out on ' || v_until::date end
       using errcode = 'object_not_in_prerequisite_state';
   end if;
   update customers
   set state = p_state, state_reason = p_reason, state_since = now(),
       hang_up = p_hang_up and p_state in ('suspended', 'terminated')
   where customer = p_customer;
+  insert into customer_states (customer, from_state, state, reason, moved_by, approved_by)
+  values (p_customer, v_from, p_state, p_reason, actor(), p_approved_by);
+  if p_state = 'suspended' and v_from <> 'suspended' then
+    perform raise_notice('suspension', p_customer, 'suspension of ' || p_customer || ' at ' || now(),
+                         jsonb_build_object('reason', p_reason, 'by', actor()));
+  end if;
   return note_change('customer.' || p_state, p_customer, jsonb_build_object(
     'from', v_from, 'reason', p_reason, 'hang_up', p_hang_up, 'approved_by', p_approved_by));
 end
 $$;
 comment on function ringfence.set_customer_state is 'Moves a customer to another state; it holds from the next attempt on, and with p_hang_up for live calls too.';
+
+create or replace function ringfence.note_new_customer() returns trigger
+language plpgsql security definer
+set search_path = ringfence, pg_temp
+as $$
+begin
+  insert into customer_states (customer, from_state, state, reason, moved_by)
+  values (new.customer, null, new.state, new.state_reason, actor());
+  return null;
+end
+$$;
+create or replace trigger note_new_customer after insert on ringfence.customers
+  for each row execute function ringfence.note_new_customer();
 
 create or replace function ringfence.customers_to_hang_up(p_customers text[]) returns setof text
 language sql stable strict security definer

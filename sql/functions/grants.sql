@@ -1,17 +1,10 @@
-create or replace function ringfence.lock_grants(p_customers text[]) returns void
-language plpgsql volatile strict
-set search_path = ringfence, pg_temp
+create or replace function ringfence.lock_grants() returns void
+language sql volatile
 as $$
-declare
-  v_bucket integer;
-begin
-  -- Buckets, not customers: an import may touch more customers than the server has room for locks.
-  for v_bucket in select distinct abs(hashtext(c) % 64) as bucket from unnest(p_customers) c order by bucket loop
-    perform pg_advisory_xact_lock(hashtextextended('ringfence.grants', v_bucket));
-  end loop;
-end
+  select pg_advisory_xact_lock(hashtextextended('ringfence.grants', 0))
 $$;
-comment on function ringfence.lock_grants is 'Makes whoever changes grants of these customers wait until this transaction ends.';
+comment on function ringfence.lock_grants is 'Makes whoever else changes grants wait until this transaction ends: a number may not go to two customers at once. Calls do not wait.';
+drop function if exists ringfence.lock_grants(text[]);
 
 -- Grants of one customer never overlap: then the index descent in authorize finds the only one that can match.
 create or replace function ringfence.refuse_overlap() returns trigger
@@ -23,7 +16,7 @@ declare
   v_clash record;
 begin
   -- Two admins at once must see each other's grants. Not by the customer's row: a suspension must never wait.
-  perform lock_grants(array(select distinct customer from new_grants));
+  perform lock_grants();
   select n.customer, n.first, n.last, o.grant_id, o.first as other_first, o.last as other_last
   into v_clash
   from new_grants n
@@ -39,9 +32,39 @@ begin
       v_clash.grant_id, v_clash.other_first, v_clash.other_last, quote_literal(v_clash.customer)
       using errcode = 'exclusion_violation';
   end if;
+
+  -- Grants that are not shared overlap none of anybody's, so the nearest one below is the one to look at.
+  select n.first, n.last, o.customer, o.first as other_first, o.last as other_last
+  into v_clash
+  from new_grants n
+  join lateral (
+    select g.* from grants g
+    where not g.shared and g.first <= n.last and g.grant_id <> n.grant_id
+    order by g.first desc
+    limit 1
+  ) o on o.last >= n.first
+  limit 1;
+  if not found and exists (select from grants where shared) then
+    select n.first, n.last, o.customer, o.first as other_first, o.last as other_last
+    into v_clash
+    from new_grants n
+    join lateral (
+      select g.* from grants g
+      where g.shared and g.first between n.first - 99999999 and n.last and g.last >= n.first
+        and g.customer <> n.customer
+      limit 1
+    ) o on not n.shared
+    limit 1;
+  end if;
+  if v_clash.first is not null then
+    raise exception '% to % meets the grant of % to % to customer %: both must be shared', v_clash.first, v_clash.last,
+      v_clash.other_first, v_clash.other_last, quote_literal(v_clash.customer)
+      using errcode = 'exclusion_violation';
+  end if;
   return null;
 end
 $$;
+comment on function ringfence.refuse_overlap is 'Refuses a grant that meets another of the same customer, or one of another customer unless both are shared.';
 create or replace trigger refuse_overlap_on_insert after insert on ringfence.grants
   referencing new table as new_grants for each statement execute function ringfence.refuse_overlap();
 create or replace trigger refuse_overlap_on_update after update on ringfence.grants
@@ -59,9 +82,9 @@ begin
     delete from grants where customer = p_customer and first >= p_first and last <= p_last returning *
   )
   insert into revoked_grants (grant_id, customer, first, last, source, evidence, attestation, valid_from,
-                              valid_until, granted_at, granted_by, revoked_by, reason)
+                              valid_until, granted_at, granted_by, shared, revoked_by, reason)
   select grant_id, customer, first, last, source, evidence, attestation, valid_from, valid_until, granted_at,
-         granted_by, coalesce(nullif(current_setting('ringfence.actor', true), ''), session_user), p_reason
+         granted_by, shared, actor(), p_reason
   from gone;
   get diagnostics v_count = row_count;
   if v_count > 0 then

@@ -35,7 +35,8 @@ async def make_customer(
         customer, calls_per_second, burst, concurrent, per_day,
     )  # fmt: skip
     await connection.execute(
-        "insert into customers (customer, name, profile, state, time_zone) values ($1, $1, $1, $2, $3)",
+        "insert into customers (customer, name, profile, state, time_zone, vetted_until) "
+        "values ($1, $1, $1, $2, $3, now() + interval '1 year')",
         customer, state, time_zone,
     )  # fmt: skip
     await connection.execute(
@@ -43,7 +44,8 @@ async def make_customer(
     )
     if grant:
         await connection.execute(
-            "insert into grants (customer, first, last) values ($1, 12125550000, 12125559999)", customer
+            "insert into grants (customer, first, last, shared) values ($1, 12125550000, 12125559999, true)",
+            customer,
         )
 
 

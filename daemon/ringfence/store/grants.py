@@ -69,7 +69,7 @@ async def grant(connection: asyncpg.Connection, customer: str, first: int, last:
         raise BadInputError(fault)
     async with connection.transaction():
         await policy.require_customer(connection, customer)
-        await connection.execute("select ringfence.lock_grants(array[$1])", customer)
+        await connection.execute("select ringfence.lock_grants()")
         clash = await connection.fetchrow(
             "select *, first = $2 and last = $3 and source = $4 and evidence = $5 and attestation = $6 "
             "and valid_from = coalesce($7, '-infinity'::timestamptz) "
@@ -124,7 +124,7 @@ async def revoke(connection: asyncpg.Connection, customer: str, first: int, last
         raise BadInputError(block_fault(first, last))
     async with connection.transaction():
         await policy.require_customer(connection, customer)
-        await connection.execute("select ringfence.lock_grants(array[$1])", customer)
+        await connection.execute("select ringfence.lock_grants()")
         part = await connection.fetchrow(
             "select * from grants where customer = $1 and first <= $3 and last >= $2 "
             "and not (first >= $2 and last <= $3) order by first limit 1",

@@ -32,7 +32,7 @@ create temp table number_import (
 ) on commit drop
 """
 
-_LOCK = "select ringfence.lock_grants(array(select distinct customer from number_import))"
+_LOCK = "select ringfence.lock_grants()"
 
 _UNKNOWN = """
 create temp table number_unknown on commit drop as

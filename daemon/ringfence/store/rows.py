@@ -37,6 +37,9 @@ def attempt_fields(numbered: NumberedAttempt) -> dict[str, Any]:
         "called_e164": numbered.called.e164,
         "called_defect": numbered.called.defect,
         "places": json.dumps(places) if places else "{}",
+        "campaign": visible(a.campaign, 64),
+        "caller_withheld": numbered.caller_withheld,
+        "asked_at": numbered.asked_at,
     }
 
 
@@ -55,6 +58,7 @@ def decision_fields(decision: Decision) -> dict[str, Any]:
         "policy_version": decision.policy_version,
         "degraded": decision.degraded,
         "rules": None,
+        "would_reject": list(decision.would_reject),
     }
 
 
@@ -91,6 +95,7 @@ def decision_from(row: Mapping[str, Any]) -> Decision:
         delay_ms=row["delay_ms"],
         policy_version=row["policy_version"],
         degraded=row["degraded"],
+        would_reject=tuple(row["would_reject"] or ()),
     )
 
 
@@ -104,4 +109,4 @@ def _json_value(key: str, value: Any) -> Any:
         return json.loads(value)
     if isinstance(value, datetime):
         return value.isoformat()
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return value if value is None or isinstance(value, bool | int | str | list) else str(value)

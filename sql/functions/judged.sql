@@ -1,0 +1,178 @@
+-- Every rule but the caps, for many attempts in one query: what authorize and replay are made of. It is inlined into
+-- the query that calls it, so it has no settings of its own and names everything in full.
+drop function if exists ringfence.judged(ringfence.attempt[], timestamptz);
+create function ringfence.judged(p_attempts ringfence.attempt[], p_now timestamptz)
+returns table (
+  decision_id uuid, orig_id uuid, entry text, switch text, host text, channel text, call_ref text, account text,
+  sip_user text, trunk text, source_address text, caller text, caller_name text, caller_e164 bigint,
+  caller_defect text, called text, called_e164 bigint, called_defect text, places jsonb, campaign text,
+  caller_withheld boolean, asked_at timestamptz,
+  endpoint bigint, customer text, state text, vetted_until timestamptz, time_zone text, traffic text,
+  profile text, calls_per_second numeric, burst integer, concurrent_calls integer, calls_per_day integer,
+  calls_per_month integer, minutes_per_day integer, minutes_per_month integer, caller_id_calls_per_day integer,
+  max_delay_ms integer, report_rules text[], off_rules text[],
+  grant_id bigint, grant_source text, attestation text, valid_from timestamptz, valid_until timestamptz,
+  first bigint, last bigint, listed_category text, listed_source text,
+  called_country text, called_state text, called_class text, called_time_zones text[],
+  destination_rule bigint, destination_customer text, destination_prefix bigint, destination_area text,
+  destination_action text, destination_calls_per_day integer, destination_calls_per_month integer,
+  destination_minutes_per_day integer, destination_minutes_per_month integer,
+  do_not_call_source text, consent text,
+  failed_endpoint text, failed_customer text, failed_vetting text, failed_campaign text, failed_caller_id text,
+  failed_do_not_originate text, failed_grant text, failed_called_number text, failed_destination text,
+  failed_do_not_call text, failed_calling_hours text, reason text, would_reject text[])
+language sql stable
+as $$
+select
+  a.decision_id, a.orig_id, a.entry, a.switch, a.host, a.channel, a.call_ref, a.account, a.sip_user, a.trunk,
+  a.source_address, a.caller, a.caller_name, a.caller_e164, a.caller_defect, a.called, a.called_e164, a.called_defect,
+  a.places, coalesce(a.campaign, ''), coalesce(a.caller_withheld, false), a.asked_at,
+  e.endpoint, e.customer, c.state, c.vetted_until, c.time_zone, t.traffic,
+  p.profile, p.calls_per_second, p.burst, p.concurrent_calls, p.calls_per_day, p.calls_per_month, p.minutes_per_day,
+  p.minutes_per_month, p.caller_id_calls_per_day, p.max_delay_ms, p.report_rules, p.off_rules,
+  g.grant_id, g.source, g.attestation, g.valid_from, g.valid_until, g.first, g.last, l.category, l.source,
+  n.country, n.state, t.class, n.time_zones,
+  x.destination_rule, x.customer, x.prefix, x.area, x.action, x.calls_per_day, x.calls_per_month, x.minutes_per_day,
+  x.minutes_per_month, d.source, d.consent,
+  f.endpoint, f.customer, f.vetting, f.campaign, f.caller_id, f.do_not_originate, f.granted, f.called_number,
+  f.destination, f.do_not_call, f.calling_hours, v.reason, v.would_reject
+from unnest(p_attempts) a
+cross join ringfence.provider s
+left join lateral (
+  select e.*
+  from (values (1, 'account', a.account), (2, 'sip_user', a.sip_user), (3, 'trunk', a.trunk),
+               (4, 'source_address', a.source_address)) w(precedence, kind, value)
+  join ringfence.endpoints e on e.kind = w.kind and e.value = w.value and e.host in (a.host, '*')
+  where w.value <> ''
+  order by w.precedence, e.host = '*'
+  limit 1
+) e on true
+left join ringfence.customers c on c.customer = e.customer
+left join ringfence.limit_profiles p
+  on p.profile = case c.state when 'restricted' then c.restricted_profile else c.profile end
+left join lateral (
+  select g.* from ringfence.grants g
+  where g.customer = e.customer and g.first <= a.caller_e164
+  order by g.first desc
+  limit 1
+) g on g.last >= a.caller_e164
+-- A number is on the list if any of its leading digits is.
+left join lateral (
+  select o.category, o.source from ringfence.do_not_originate o
+  where o.prefix = any (array[
+    a.caller_e164, a.caller_e164 / 10, a.caller_e164 / 100, a.caller_e164 / 1000, a.caller_e164 / 10000,
+    a.caller_e164 / 100000, a.caller_e164 / 1000000, a.caller_e164 / 10000000, a.caller_e164 / 100000000,
+    a.caller_e164 / 1000000000, a.caller_e164 / 10000000000, a.caller_e164 / 100000000000,
+    a.caller_e164 / 1000000000000, a.caller_e164 / 10000000000000, a.caller_e164 / 100000000000000])
+  order by o.prefix desc
+  limit 1
+) l on true
+left join ringfence.campaigns m on a.campaign <> '' and m.customer = e.customer and m.campaign = a.campaign
+left join lateral (
+  select r.* from ringfence.dialing_ranges r
+  where a.called_e164 >= 1000000 and r.first <= rpad(a.called_e164::text, 15, '0')::bigint
+  order by r.first desc
+  limit 1
+) n on n.last >= rpad(a.called_e164::text, 15, '0')::bigint
+cross join lateral (
+  select
+    coalesce(m.traffic, e.traffic) as traffic,
+    case when a.called_e164 < 1000000 then 'service'
+         when n.kind <> '' then n.kind
+         when n.country = s.home_country then 'domestic'
+         when a.called_e164 is not null then 'international' end as class
+) t
+left join lateral (
+  select r.* from (
+    select r.* from ringfence.destination_rules r
+    where r.customer = any (array[e.customer, '*']) and r.area = '' and a.called_e164 >= 1000000
+      and r.prefix = any (array[
+        a.called_e164, a.called_e164 / 10, a.called_e164 / 100, a.called_e164 / 1000, a.called_e164 / 10000,
+        a.called_e164 / 100000, a.called_e164 / 1000000, a.called_e164 / 10000000, a.called_e164 / 100000000,
+        a.called_e164 / 1000000000, a.called_e164 / 10000000000, a.called_e164 / 100000000000,
+        a.called_e164 / 1000000000000, a.called_e164 / 10000000000000, a.called_e164 / 100000000000000])
+    union all
+    select r.* from ringfence.destination_rules r
+    where r.customer = any (array[e.customer, '*']) and r.prefix = 0
+      and r.area = any (array[n.country, t.class, case when t.class = 'premium' and n.country <> s.home_country
+                                                         or t.class = 'satellite' then 'international' end])
+  ) r
+  order by r.customer = '*', r.prefix desc, r.area <> n.country, r.area <> t.class
+  limit 1
+) x on true
+left join lateral (
+  select o.source, (
+    select k.evidence from ringfence.call_consents k
+    where k.customer = e.customer and k.number = a.called_e164
+      and k.given_at <= coalesce(a.asked_at, p_now) and k.valid_until > coalesce(a.asked_at, p_now)
+  ) as consent
+  from ringfence.do_not_call o
+  where t.traffic = 'telemarketing' and o.number = a.called_e164 and o.customer in ('*', e.customer)
+  limit 1
+) d on true
+cross join lateral (
+  select
+    case when e.endpoint is null then 'endpoint_unknown'
+         when not e.enabled then 'endpoint_disabled' end as endpoint,
+    case when c.state = 'suspended' then 'customer_suspended'
+         when c.state not in ('active', 'restricted') then 'customer_not_active' end as customer,
+    case when c.customer is null then null
+         when c.vetted_until is null then 'customer_not_vetted'
+         when c.vetted_until <= coalesce(a.asked_at, p_now) then 'customer_vetting_expired'
+         when c.kind = 'provider' and c.rmd_status <> 'listed' then 'provider_not_in_rmd' end as vetting,
+    case when a.campaign <> '' and m.enabled is not true then 'campaign_unknown' end as campaign,
+    case when a.caller_e164 is not null then null
+         when a.caller_withheld then 'caller_id_withheld'
+         when coalesce(a.caller_defect, '') in ('', 'missing') then 'caller_id_missing'
+         else 'caller_id_malformed' end as caller_id,
+    case when l.category = 'unallocated' then 'caller_id_unallocated'
+         when l.category is not null then 'caller_id_do_not_originate' end as do_not_originate,
+    case when a.caller_e164 is null then null
+         when g.grant_id is null then 'caller_id_not_authorized'
+         when s.assigned_numbers_only and g.source <> 'assigned' then 'caller_id_not_assigned'
+         when coalesce(a.asked_at, p_now) < g.valid_from or coalesce(a.asked_at, p_now) >= g.valid_until
+           then 'caller_id_grant_not_in_date' end as granted,
+    case when a.called_e164 is not null then null
+         when coalesce(a.called_defect, '') in ('', 'missing') then 'called_number_missing'
+         else 'called_number_malformed' end as called_number,
+    case when x.action = 'deny' then 'destination_denied' end as destination,
+    case when d.source is not null and d.consent is null then 'called_number_do_not_call' end as do_not_call,
+    case when t.traffic = 'telemarketing' and exists (
+      select from unnest(n.time_zones) z
+      cross join lateral (select timezone(z, coalesce(a.asked_at, p_now)) as wall) w
+      join ringfence.calling_hours h
+        on h.country = n.country and h.state in ('', n.state) and h.weekday = extract(dow from w.wall)
+      where w.wall::time < h.opens or w.wall::time >= h.closes
+    ) then 'outside_calling_hours' end as calling_hours
+) f
+cross join lateral (
+  select
+    coalesce(f.endpoint, f.customer,
+      case when f.vetting is null or 'vetting' = any (p.report_rules || p.off_rules) then null else f.vetting end,
+      case when f.campaign is null or 'campaign' = any (p.report_rules || p.off_rules) then null else f.campaign end,
+      case when f.caller_id is null or 'caller_id' = any (p.report_rules || p.off_rules) then null else f.caller_id end,
+      case when f.do_not_originate is null or 'do_not_originate' = any (p.report_rules || p.off_rules) then null
+           else f.do_not_originate end,
+      case when f.granted is null or 'grant' = any (p.report_rules || p.off_rules) then null else f.granted end,
+      case when f.called_number is null or 'called_number' = any (p.report_rules || p.off_rules) then null
+           else f.called_number end,
+      case when f.destination is null or 'destination' = any (p.report_rules || p.off_rules) then null
+           else f.destination end,
+      case when f.do_not_call is null or 'do_not_call' = any (p.report_rules || p.off_rules) then null
+           else f.do_not_call end,
+      case when f.calling_hours is null or 'calling_hours' = any (p.report_rules || p.off_rules) then null
+           else f.calling_hours end) as reason,
+    case when coalesce(p.report_rules, '{}') = '{}' then '{}'::text[] else array_remove(array[
+      case when 'vetting' = any (p.report_rules) then f.vetting end,
+      case when 'campaign' = any (p.report_rules) then f.campaign end,
+      case when 'caller_id' = any (p.report_rules) then f.caller_id end,
+      case when 'do_not_originate' = any (p.report_rules) then f.do_not_originate end,
+      case when 'grant' = any (p.report_rules) then f.granted end,
+      case when 'called_number' = any (p.report_rules) then f.called_number end,
+      case when 'destination' = any (p.report_rules) then f.destination end,
+      case when 'do_not_call' = any (p.report_rules) then f.do_not_call end,
+      case when 'calling_hours' = any (p.report_rules) then f.calling_hours end], null) end as would_reject
+) v
+$$;
+comment on function ringfence.judged is 'Judges attempts by every rule but the caps, with the data each rule used. Changes nothing.';
+revoke execute on function ringfence.judged from public;
