@@ -69,6 +69,8 @@ class Attempt:
     places: Mapping[str, str] = field(default_factory=dict)  # every other place a caller ID stood
     entry: Entry = Entry.HOOK
     campaign: str = ""  # what the dialplan says the call is for
+    asserted: str = ""  # the user of P-Asserted-Identity (RFC 3325)
+    withheld: bool = False  # the caller asked that its number not be shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,8 @@ class Number:
 class NumberedAttempt:
     """An attempt with its caller ID and its called number in E.164: what `authorize` judges.
 
-    `caller_withheld` says that the caller is anonymous to the callee; `caller` is then the network-asserted identity
-    that stands behind it (RFC 3325), if there is one. `asked_at` is for a dry run: the moment to judge it at.
+    `caller_withheld` says that the caller is anonymous to the callee; `caller` is then the number that stands behind
+    it, if there is one. `asked_at` is for a dry run: the moment to judge it at.
     """
 
     attempt: Attempt

@@ -115,12 +115,20 @@ class Numbering:
         return any(called.startswith(p) and called[len(p) :] in self._emergency for p in prefixes)
 
     def number(self, attempt: Attempt) -> NumberedAttempt:
-        """The attempt with both its numbers read under its endpoint's plan."""
+        """The attempt with both its numbers read under its endpoint's plan.
+
+        A caller that shows no number is judged by its network-asserted identity (RFC 3325), if that is a number.
+        """
         plan = self.plan_for(attempt)
+        caller = canonical(attempt.caller, plan, called=False)
+        if caller.defect == MISSING and attempt.asserted:
+            asserted = canonical(attempt.asserted, plan, called=False)
+            caller = caller if asserted.e164 is None else asserted
         return NumberedAttempt(
             attempt,
-            canonical(attempt.caller, plan, called=False),
+            caller,
             canonical(attempt.called, plan, called=True),
+            caller_withheld=attempt.withheld or attempt.caller.strip().lower() in _WITHHELD,
         )
 
 

@@ -173,20 +173,26 @@ def agi_header(name: str) -> bytes:
 
 
 async def replay(port: int, name: str, size: int = 65_536) -> list[str]:
-    """Speak a recorded session in pieces of `size` bytes; returns the daemon's commands."""
+    """Speak a recorded session in pieces of `size` bytes; returns the daemon's commands.
+
+    Variables that the daemon did not ask for yet when this was recorded come last in its question. They were not set,
+    and Asterisk answers an unset one with nothing.
+    """
     caller = await Caller.connect(port)
     said: list[str] = []
-    waiting, boundary, recorded = b"", "", ""
+    waiting, boundary, recorded, unasked = b"", "", "", 0
     for line in agi_lines(name):
         if line.startswith("< "):
             if line != "< HANGUP":  # Asterisk's last word once the daemon has closed
+                line = line.replace(f"{recorded})", f"{recorded * (1 + unasked)})") if recorded else line
                 waiting += line[2:].replace(recorded or "\0", boundary).encode() + b"\n"
             continue
         await caller.send(waiting, size)
         waiting = b""
         said.append(await caller.command())
         if line.startswith("> GET"):
-            recorded, boundary = _BOUNDARY.findall(line)[0], _BOUNDARY.findall(said[-1])[0]
+            asked, asks = _BOUNDARY.findall(line), _BOUNDARY.findall(said[-1])
+            recorded, boundary, unasked = asked[0], asks[0], len(asks) - len(asked)
     await caller.send(waiting, size)
     await caller.closed()
     await caller.close()

@@ -13,7 +13,8 @@ from ringfence import reasons
 from ringfence.config import LegRule
 from ringfence.switches.freeswitch.channel import Question, read
 from ringfence.switches.freeswitch.framing import Limits, MessageReader
-from ringfence.switches.freeswitch.places import host_of, is_number, same_number, user_of
+from ringfence.switches.freeswitch.places import host_of
+from ringfence.switches.sip import is_number, same_number, user_of
 from tests.lab.freeswitch_standin import channel_data
 
 OWN = "+13125550100"

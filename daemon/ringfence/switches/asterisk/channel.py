@@ -11,6 +11,7 @@ from ringfence.ids import new_decision_id, new_orig_id
 from ringfence.model import Attempt, Decision, Verdict
 from ringfence.reasons import BY_CODE
 from ringfence.switches.asterisk.headers import MalformedError, known
+from ringfence.switches.sip import user_of
 
 _NUMBER = re.compile(r"[0-9*#+]{1,64}", re.ASCII)
 _SPEAKABLE = re.compile(r"[A-Za-z0-9+/=._-]*", re.ASCII)
@@ -92,6 +93,7 @@ _EXTENSION = {
     "passed_through": "RINGFENCE_PASSED",
     "transferrer": "BLINDTRANSFER",
 }
+_CAMPAIGN = {"campaign": "RINGFENCE_CAMPAIGN"}
 _LEG = {
     "linkedid": "CHANNEL(linkedid)",
     "caller": "CONNECTEDLINE(num)",
@@ -105,6 +107,7 @@ _LEG = {
     "ani": "MASTER_CHANNEL(CALLERID(ANI))",
     "passed_through": "MASTER_CHANNEL(RINGFENCE_PASSED)",
     "transferrer": "MASTER_CHANNEL(BLINDTRANSFER)",
+    "campaign": "MASTER_CHANNEL(RINGFENCE_CAMPAIGN)",
 }
 
 
@@ -113,8 +116,8 @@ def first_expressions(question: Question) -> Mapping[str, str]:
     if question.form is Form.LEG:
         return _LEG
     if question.headers["agi_type"] == "PJSIP" and not question.made_by_dial:
-        return {**_EXTENSION, **_SIP_REQUEST}
-    return _EXTENSION
+        return {**_EXTENSION, **_SIP_REQUEST, **_CAMPAIGN}
+    return {**_EXTENSION, **_CAMPAIGN}
 
 
 def more_expressions(question: Question, values: Mapping[str, str]) -> Mapping[str, str]:
@@ -185,6 +188,9 @@ def attempt_of(question: Question, values: Mapping[str, str], *, switch: str, ho
         trunk=endpoint_of(asker),
         source_address=_without_port(values.get("source", "")),
         places={name: value for name, value in places.items() if value and value != caller},
+        campaign=values["campaign"],
+        asserted=user_of(values.get("p_asserted_identity", "")),
+        withheld=values["presentation"].startswith("prohib"),
     )
 
 

@@ -11,8 +11,8 @@ from uuid import UUID
 from ringfence.model import CallEnd, Decision, EndSource, HungUpBy
 from ringfence.switches.freeswitch.channel import Party
 from ringfence.switches.freeswitch.legs import LegEnd, Side, hung_up_by, read_end
-from ringfence.switches.freeswitch.places import same_number
 from ringfence.switches.freeswitch.seal import Terms
+from ringfence.switches.sip import same_number
 
 GRACE = timedelta(seconds=2)
 _MAX_REMEMBERED = 20_000

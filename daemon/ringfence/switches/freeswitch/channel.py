@@ -12,8 +12,8 @@ from ringfence.config import LegRule
 from ringfence.ids import new_decision_id, new_orig_id
 from ringfence.model import Attempt, Entry
 from ringfence.switches.freeswitch import places
-from ringfence.switches.freeswitch.places import is_number, same_number, user_of
 from ringfence.switches.freeswitch.safety import HOOKS, unclear, unsafe
+from ringfence.switches.sip import is_number, same_number, user_of
 
 MAX_TEXT = 255
 GATE_FORM = "2"  # ringfence_gate.lua's: it says how the asking channel came to dial, and shows a number it is told
@@ -133,6 +133,8 @@ def read(
         ),
         places=_noted(headers, shown, called),
         entry=entry,
+        campaign=_bounded(headers.get("variable_ringfence_campaign", "")),
+        withheld=_withheld(headers),
     )
     return Question(
         attempt=attempt,
@@ -189,6 +191,12 @@ def _called(headers: Mapping[str, str], from_gate: bool) -> tuple[str, bool]:
     named = user_of(headers.get("Channel-Name", "").removeprefix("sofia/").partition("/")[2])
     agree = called.endswith(named) if named else not called
     return called, agree and "variable_origination_channel_name" not in headers
+
+
+def _withheld(headers: Mapping[str, str]) -> bool:
+    """True if the leg keeps its number from the callee. A number that stands behind it is in another place."""
+    shown = headers.get(places.SHOWN, "")
+    return headers.get("Caller-Privacy-Hide-Number") == "true" or (bool(shown) and not is_number(shown))
 
 
 def _whole_user(uri: str) -> str:

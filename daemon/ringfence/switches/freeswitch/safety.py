@@ -7,6 +7,7 @@ from collections.abc import Mapping, Set
 from urllib.parse import unquote
 
 from ringfence.switches.freeswitch import places
+from ringfence.switches.sip import is_number
 
 # They run after the gate, in the same thread, and may change what was judged.
 HOOKS = ("variable_execute_on_originate", "variable_api_on_originate")
@@ -28,7 +29,7 @@ _MULTILINE = re.compile(r"variable_(.*sdp.*|sip_multipart)", re.ASCII)
 
 def unclear(shown: Mapping[str, str]) -> bool:
     """True if a place shows what is neither a number nor a plain name: somebody may read a number in it."""
-    return not all(places.is_number(text) or _PLAIN.fullmatch(text) for text in shown.values())
+    return not all(is_number(text) or _PLAIN.fullmatch(text) for text in shown.values())
 
 
 def unsafe(headers: Mapping[str, str], repeated: Set[str], *, hooks: bool) -> bool:

@@ -16,7 +16,7 @@ from ringfence.config import LegRule
 from ringfence.model import Attempt, Entry
 from ringfence.switches.freeswitch import channel, places
 from ringfence.switches.freeswitch.channel import Question
-from ringfence.switches.freeswitch.places import is_number, same_number, user_of
+from ringfence.switches.sip import is_number, same_number, user_of
 
 CREATED = "CHANNEL_CREATE"
 REDIRECTED = "variable_sip_redirected_to"

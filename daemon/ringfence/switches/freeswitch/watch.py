@@ -21,9 +21,9 @@ from ringfence.switches.freeswitch import stray, verdict
 from ringfence.switches.freeswitch.calls import LiveCalls, utcnow
 from ringfence.switches.freeswitch.channel import Question, is_uuid
 from ringfence.switches.freeswitch.parties import Parties, callee_of, caller_of
-from ringfence.switches.freeswitch.places import is_number
 from ringfence.switches.freeswitch.seal import Sealer, Terms
 from ringfence.switches.interface import Gatekeeper
+from ringfence.switches.sip import is_number
 
 EVENTS = (stray.CREATED, "CHANNEL_PROGRESS", "CHANNEL_PROGRESS_MEDIA", "CHANNEL_ANSWER")
 _MAX_REMEMBERED = 20_000
