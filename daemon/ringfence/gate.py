@@ -306,6 +306,8 @@ class Gate:
             channel=visible(attempt.channel, 128),
             latency_ms=round(latency_ms, 3),
             **({"degraded": True} if decision.degraded else {}),
+            **({"delay_ms": decision.delay_ms} if decision.delay_ms else {}),
+            **({"would_reject": list(decision.would_reject)} if decision.would_reject else {}),
         )
 
 

@@ -21,8 +21,12 @@ NOT_DIALLABLE = "not_diallable"
 _SEPARATORS = str.maketrans("", "", " -.()")
 _DIGITS = re.compile(r"\+?[0-9]+", re.ASCII)
 _WITHHELD = frozenset({"anonymous", "unknown", "unavailable", "restricted", "private", "withheld", "<unknown>"})
-# NXX-NXX-XXXX, N = 2-9; the area code's second digit is not 9 and no area code is N11 (NANP).
-_NANP = re.compile(r"1(?!.11)[2-9][0-8][0-9][2-9][0-9]{6}", re.ASCII)
+# NXX-NXX-XXXX, N = 2-9. The area code's second digit is not 9, 37X and 96X are reserved, and neither area code nor
+# exchange is N11; only in toll-free area codes any exchange but 911 may be.
+NANP_NATIONAL = (
+    r"(?:(?:800|822|833|844|855|866|877|88[0-9])(?!911)|(?!.11|37|96)[2-9][0-8][0-9](?!.11))[2-9][0-9]{6}"
+)
+_NANP = re.compile(f"1{NANP_NATIONAL}", re.ASCII)
 
 
 def canonical(raw: str, plan: NumberingPlan, *, called: bool) -> Number:

@@ -16,9 +16,20 @@ US = NumberingPlan(country="US", international=("011",), outside_line=("9",), sh
 GB = NumberingPlan(country="GB", international=("00",), outside_line=("9",))
 
 
-def attempt(called: str = "12125550100", caller: str = "12125550100", account: str = "") -> Attempt:
+def attempt(
+    called: str = "12125550100", caller: str = "12125550100", account: str = "", asserted: str = ""
+) -> Attempt:
     return Attempt(
-        new_decision_id(), new_orig_id(), "pbx", "host", "PJSIP/x-1", "1.1", caller, called, account=account
+        new_decision_id(),
+        new_orig_id(),
+        "pbx",
+        "host",
+        "PJSIP/x-1",
+        "1.1",
+        caller,
+        called,
+        account=account,
+        asserted=asserted,
     )
 
 
@@ -137,3 +148,43 @@ def test_the_first_matching_endpoint_rule_names_the_plan() -> None:
     read = numbering.number(attempt("02071838750", "02071838751", account="uk-7"))
     assert (read.caller.e164, read.called.e164) == (442071838751, 442071838750)
     assert numbering.number(attempt("02071838750", account="us-7")).called.e164 is None
+
+
+@pytest.mark.parametrize(
+    ("caller", "asserted", "e164", "withheld"),
+    [
+        ("anonymous", "+12125550100", 12125550100, True),
+        ("Anonymous", "2125550100", 12125550100, True),
+        ("", "12125550100", 12125550100, False),
+        ("anonymous", "", None, True),
+        ("anonymous", "anonymous", None, True),
+        ("anonymous", "acme", None, True),
+        ("13105550199", "12125550100", 13105550199, False),  # what is shown is what must be granted
+        ("acme", "12125550100", None, False),  # neither a number nor withheld
+    ],
+)
+def test_an_anonymous_caller_is_judged_by_the_identity_the_network_asserts(
+    caller: str, asserted: str, e164: int | None, withheld: bool
+) -> None:
+    numbered = Numbering(NumberingSettings()).number(attempt(caller=caller, asserted=asserted))
+    assert (numbered.caller.e164, numbered.caller_withheld) == (e164, withheld)
+
+
+@pytest.mark.parametrize(
+    ("number", "possible"),
+    [
+        ("12125550100", True),
+        ("12129115678", False),
+        ("12124115678", False),
+        ("18004115678", True),
+        ("18009115678", False),
+        ("13705550100", False),
+        ("19605550100", False),
+        ("19115550100", False),
+        ("12905550100", False),
+        ("12121550100", False),
+        ("19005550100", True),
+    ],
+)
+def test_the_form_of_a_north_american_number(number: str, possible: bool) -> None:
+    assert (canonical(number, US, called=False).e164 is not None) is possible

@@ -14,7 +14,7 @@ from phonenumbers import COUNTRY_CODE_TO_REGION_CODE
 from ringfence.cli.times import moment
 from ringfence.config import NumberingPlan
 from ringfence.errors import BadInputError
-from ringfence.numbering import NOT_DIALLABLE, canonical
+from ringfence.numbering import NANP_NATIONAL, NOT_DIALLABLE, canonical
 from ringfence.store.grants import Terms, block_fault
 from ringfence.store.number_import import Faults, ImportRow
 from ringfence.store.policy import did_you_mean
@@ -25,7 +25,6 @@ MAX_LINE = 65_536  # bytes
 _TERMS = ("source", "evidence", "attestation", "valid_from", "valid_until")
 COLUMNS = ("customer", "number", "first", "last", *_TERMS)
 
-_NANP = r"(?!.11)[2-9][0-8][0-9][2-9][0-9]{6}"  # as in ringfence.numbering
 
 
 class NumberFile:
@@ -211,4 +210,4 @@ def _plain_pattern(plan: NumberingPlan) -> str:
     """What `canonical` reads as an E.164 number of country code 1 whose ten digits are group 1. Looking numbers
     up one by one in phonenumbers takes fifty times as long."""
     national = plan.country in COUNTRY_CODE_TO_REGION_CODE[1] and all(p[0] in "0*#" for p in plan.international)
-    return rf"(?:\+?1)?({_NANP})" if national else rf"\+1({_NANP})"
+    return rf"(?:\+?1)?({NANP_NATIONAL})" if national else rf"\+1({NANP_NATIONAL})"

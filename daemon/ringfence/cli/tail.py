@@ -55,6 +55,8 @@ def _tell(session: Session, row: Mapping[str, Any]) -> None:
     decided = f"{row['decided_at']:%Y-%m-%d %H:%M:%S}.{row['decided_at'].microsecond // 1000:03d}Z"
     answer = f"attestation {row['attestation']}" if row["attestation"] else f"SIP {row['sip_status']}"
     marks = " degraded" if row["degraded"] else ""
+    marks += f", after {row['delay_ms']} ms" if row["delay_ms"] else ""
+    marks += f", would reject: {' '.join(row['would_reject'])}" if row["would_reject"] else ""
     session.output.line(
         f"{decided} {row['verdict']:6} {row['reason']} {row['customer'] or '-'} {shown(row, 'caller') or '-'} -> "
         f"{shown(row, 'called') or '-'} ({answer}{marks}) {row['decision_id']}",

@@ -14,7 +14,7 @@ from ringfence.errors import NotFoundError
 from ringfence.store.policy import Row, did_you_mean, rows
 
 _LISTED = """d.decision_id, d.decided_at, d.customer, d.verdict, d.reason, d.attestation, d.sip_status,
-d.delay_ms, d.degraded, d.entry, d.switch, d.host, d.caller, d.caller_name,
+d.delay_ms, d.degraded, d.would_reject, d.campaign, d.entry, d.switch, d.host, d.caller, d.caller_name,
 d.caller_e164, d.called, d.called_e164"""
 
 _FOUND = f"""
@@ -38,12 +38,12 @@ order by d.decision_id limit $5
 _GRANT = """
 select grant_id, customer, first, last, source, evidence, attestation,
   nullif(valid_from, '-infinity') as valid_from,
-  nullif(valid_until, 'infinity') as valid_until, granted_at, granted_by,
+  nullif(valid_until, 'infinity') as valid_until, shared, granted_at, granted_by,
   null::timestamptz as revoked_at, null::text as revoked_by, null::text as revoke_reason
 from ringfence.grants where grant_id = $1
 union all
 select grant_id, customer, first, last, source, evidence, attestation, nullif(valid_from, '-infinity'),
-  nullif(valid_until, 'infinity'), granted_at, granted_by, revoked_at, revoked_by, reason
+  nullif(valid_until, 'infinity'), shared, granted_at, granted_by, revoked_at, revoked_by, reason
 from ringfence.revoked_grants where grant_id = $1
 """
 
