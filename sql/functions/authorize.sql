@@ -10,6 +10,8 @@ set search_path = ringfence, pg_temp
 -- talk the planner into reading a table instead.
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare

@@ -77,26 +77,31 @@ left join lateral (
 cross join lateral (
   select
     coalesce(m.traffic, e.traffic) as traffic,
+    case when a.called_e164 >= 1000000 then a.called_e164 end as digits,
+    case when n.kind = 'satellite' or n.kind = 'premium' and n.country <> s.home_country then 'international'
+    end as wider_class,
     case when a.called_e164 < 1000000 then 'service'
          when n.kind <> '' then n.kind
          when n.country = s.home_country then 'domestic'
          when a.called_e164 is not null then 'international' end as class
 ) t
 left join lateral (
-  select r.* from (
+  select r.*
+  from (values (e.customer), ('*')) w(customer)
+  cross join unnest(
+    array[
+      t.digits, t.digits / 10, t.digits / 100, t.digits / 1000, t.digits / 10000, t.digits / 100000,
+      t.digits / 1000000, t.digits / 10000000, t.digits / 100000000, t.digits / 1000000000,
+      t.digits / 10000000000, t.digits / 100000000000, t.digits / 1000000000000, t.digits / 10000000000000,
+      t.digits / 100000000000000, 0, 0, 0],
+    array['', '', '', '', '', '', '', '', '', '', '', '', '', '', '', n.country, t.class, t.wider_class]
+  ) u(prefix, area)
+  cross join lateral (
     select r.* from ringfence.destination_rules r
-    where r.customer = any (array[e.customer, '*']) and r.area = '' and a.called_e164 >= 1000000
-      and r.prefix = any (array[
-        a.called_e164, a.called_e164 / 10, a.called_e164 / 100, a.called_e164 / 1000, a.called_e164 / 10000,
-        a.called_e164 / 100000, a.called_e164 / 1000000, a.called_e164 / 10000000, a.called_e164 / 100000000,
-        a.called_e164 / 1000000000, a.called_e164 / 10000000000, a.called_e164 / 100000000000,
-        a.called_e164 / 1000000000000, a.called_e164 / 10000000000000, a.called_e164 / 100000000000000])
-    union all
-    select r.* from ringfence.destination_rules r
-    where r.customer = any (array[e.customer, '*']) and r.prefix = 0
-      and r.area = any (array[n.country, t.class, case when t.class = 'premium' and n.country <> s.home_country
-                                                         or t.class = 'satellite' then 'international' end])
+    where r.customer = w.customer and r.prefix = u.prefix and r.area = u.area
+    limit 1  -- by the whole key, and not by whatever the planner takes for a short list
   ) r
+  where exists (select from ringfence.destination_rules)
   order by r.customer = '*', r.prefix desc, r.area <> n.country, r.area <> t.class
   limit 1
 ) x on true
