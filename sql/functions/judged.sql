@@ -33,7 +33,7 @@ select
   g.grant_id, g.source, g.attestation, g.valid_from, g.valid_until, g.first, g.last, l.category, l.source,
   n.country, n.state, t.class, n.time_zones,
   x.destination_rule, x.customer, x.prefix, x.area, x.action, x.calls_per_day, x.calls_per_month, x.minutes_per_day,
-  x.minutes_per_month, d.source, d.consent,
+  x.minutes_per_month, d.entry[1], d.entry[2],
   f.endpoint, f.customer, f.vetting, f.campaign, f.caller_id, f.do_not_originate, f.granted, f.called_number,
   f.destination, f.do_not_call, f.calling_hours, v.reason, v.would_reject
 from unnest(p_attempts) a
@@ -105,16 +105,10 @@ left join lateral (
   order by r.customer = '*', r.prefix desc, r.area <> n.country, r.area <> t.class
   limit 1
 ) x on true
-left join lateral (
-  select o.source, (
-    select k.evidence from ringfence.call_consents k
-    where k.customer = e.customer and k.number = a.called_e164
-      and k.given_at <= coalesce(a.asked_at, p_now) and k.valid_until > coalesce(a.asked_at, p_now)
-  ) as consent
-  from ringfence.do_not_call o
-  where t.traffic = 'telemarketing' and o.number = a.called_e164 and o.customer in ('*', e.customer)
-  limit 1
-) d on true
+cross join lateral (
+  select case when t.traffic = 'telemarketing'
+              then ringfence.do_not_call_entry(e.customer, a.called_e164, coalesce(a.asked_at, p_now)) end as entry
+) d
 cross join lateral (
   select
     case when e.endpoint is null then 'endpoint_unknown'
@@ -141,43 +135,111 @@ cross join lateral (
          when coalesce(a.called_defect, '') in ('', 'missing') then 'called_number_missing'
          else 'called_number_malformed' end as called_number,
     case when x.action = 'deny' then 'destination_denied' end as destination,
-    case when d.source is not null and d.consent is null then 'called_number_do_not_call' end as do_not_call,
-    case when t.traffic = 'telemarketing' and exists (
-      select from unnest(n.time_zones) z
-      cross join lateral (select timezone(z, coalesce(a.asked_at, p_now)) as wall) w
-      join ringfence.calling_hours h
-        on h.country = n.country and h.state in ('', n.state) and h.weekday = extract(dow from w.wall)
-      where w.wall::time < h.opens or w.wall::time >= h.closes
-    ) then 'outside_calling_hours' end as calling_hours
+    case when d.entry[1] is not null and d.entry[2] is null then 'called_number_do_not_call' end as do_not_call,
+    case when t.traffic = 'telemarketing'
+           and ringfence.outside_calling_hours(n.country, n.state, n.time_zones, coalesce(a.asked_at, p_now))
+           then 'outside_calling_hours' end as calling_hours
 ) f
 cross join lateral (
   select
-    coalesce(f.endpoint, f.customer,
-      case when f.vetting is null or 'vetting' = any (p.report_rules || p.off_rules) then null else f.vetting end,
-      case when f.campaign is null or 'campaign' = any (p.report_rules || p.off_rules) then null else f.campaign end,
-      case when f.caller_id is null or 'caller_id' = any (p.report_rules || p.off_rules) then null else f.caller_id end,
-      case when f.do_not_originate is null or 'do_not_originate' = any (p.report_rules || p.off_rules) then null
-           else f.do_not_originate end,
-      case when f.granted is null or 'grant' = any (p.report_rules || p.off_rules) then null else f.granted end,
-      case when f.called_number is null or 'called_number' = any (p.report_rules || p.off_rules) then null
-           else f.called_number end,
-      case when f.destination is null or 'destination' = any (p.report_rules || p.off_rules) then null
-           else f.destination end,
-      case when f.do_not_call is null or 'do_not_call' = any (p.report_rules || p.off_rules) then null
-           else f.do_not_call end,
-      case when f.calling_hours is null or 'calling_hours' = any (p.report_rules || p.off_rules) then null
-           else f.calling_hours end) as reason,
-    case when coalesce(p.report_rules, '{}') = '{}' then '{}'::text[] else array_remove(array[
-      case when 'vetting' = any (p.report_rules) then f.vetting end,
-      case when 'campaign' = any (p.report_rules) then f.campaign end,
-      case when 'caller_id' = any (p.report_rules) then f.caller_id end,
-      case when 'do_not_originate' = any (p.report_rules) then f.do_not_originate end,
-      case when 'grant' = any (p.report_rules) then f.granted end,
-      case when 'called_number' = any (p.report_rules) then f.called_number end,
-      case when 'destination' = any (p.report_rules) then f.destination end,
-      case when 'do_not_call' = any (p.report_rules) then f.do_not_call end,
-      case when 'calling_hours' = any (p.report_rules) then f.calling_hours end], null) end as would_reject
+    -- Modes are looked at only where a profile has any: most have none, and a caller waits.
+    case when p.report_rules || p.off_rules <> '{}' then coalesce(f.endpoint, f.customer, ringfence.first_failure(
+           array[f.vetting, f.campaign, f.caller_id, f.do_not_originate, f.granted, f.called_number, f.destination,
+                 f.do_not_call, f.calling_hours], p.report_rules || p.off_rules))
+         else coalesce(f.endpoint, f.customer, f.vetting, f.campaign, f.caller_id, f.do_not_originate, f.granted,
+                       f.called_number, f.destination, f.do_not_call, f.calling_hours) end as reason,
+    case when p.report_rules <> '{}' then ringfence.reported_failures(
+           array[f.vetting, f.campaign, f.caller_id, f.do_not_originate, f.granted, f.called_number, f.destination,
+                 f.do_not_call, f.calling_hours], p.report_rules)
+         else '{}' end as would_reject
 ) v
 $$;
 comment on function ringfence.judged is 'Judges attempts by every rule but the caps, with the data each rule used. Changes nothing.';
 revoke execute on function ringfence.judged from public;
+
+-- The rules that have a mode and whose failures judged lists, in its order.
+create or replace function ringfence.rules_with_mode() returns text[]
+language sql immutable parallel safe
+as $$
+  select array['vetting', 'campaign', 'caller_id', 'do_not_originate', 'grant', 'called_number', 'destination',
+               'do_not_call', 'calling_hours']
+$$;
+comment on function ringfence.rules_with_mode is 'The rules but the caps that have a mode, in the order in which they are judged.';
+
+create or replace function ringfence.first_failure(p_failures text[], p_lenient text[]) returns text
+language plpgsql immutable parallel safe
+as $$
+begin
+  for i in 1 .. cardinality(p_failures) loop
+    if p_failures[i] is not null and not (ringfence.rules_with_mode())[i] = any (p_lenient) then
+      return p_failures[i];
+    end if;
+  end loop;
+  return null;
+end
+$$;
+comment on function ringfence.first_failure is 'The first failure of a rule that is not among the lenient ones.';
+
+create or replace function ringfence.reported_failures(p_failures text[], p_report text[]) returns text[]
+language plpgsql immutable parallel safe
+as $$
+declare
+  v_reported text[] := '{}';
+begin
+  for i in 1 .. cardinality(p_failures) loop
+    if p_failures[i] is not null and (ringfence.rules_with_mode())[i] = any (p_report) then
+      v_reported := v_reported || p_failures[i];
+    end if;
+  end loop;
+  return v_reported;
+end
+$$;
+comment on function ringfence.reported_failures is 'The failures of rules that only report, in order.';
+
+create or replace function ringfence.do_not_call_entry(p_customer text, p_number bigint, p_at timestamptz)
+returns text[]
+language plpgsql stable strict
+set search_path = ringfence, pg_temp
+as $$
+declare
+  v_source  text;
+  v_consent text;
+begin
+  select source into v_source from do_not_call where number = p_number and customer in ('*', p_customer) limit 1;
+  if not found then
+    return null;
+  end if;
+  select evidence into v_consent from call_consents
+  where customer = p_customer and number = p_number and given_at <= p_at and valid_until > p_at;
+  return array[v_source, v_consent];
+end
+$$;
+comment on function ringfence.do_not_call_entry is 'Which do-not-call list holds the number for this customer, and the evidence of the consent that exempts it, or null; null if none holds it.';
+revoke execute on function ringfence.do_not_call_entry from public;
+
+create or replace function ringfence.outside_calling_hours(
+  p_country text, p_state text, p_time_zones text[], p_at timestamptz
+) returns boolean
+language plpgsql stable strict
+set search_path = ringfence, pg_temp
+as $$
+declare
+  v_zone text;
+  v_wall timestamp;
+begin
+  -- The called party may be in any of the zones, and both the country's and the state's hours hold.
+  foreach v_zone in array p_time_zones loop
+    v_wall := timezone(v_zone, p_at);
+    if exists (
+      select from calling_hours
+      where country = p_country and state = any (array['', p_state]) and weekday = extract(dow from v_wall)::smallint
+        and (v_wall::time < opens or v_wall::time >= closes)
+    ) then
+      return true;
+    end if;
+  end loop;
+  return false;
+end
+$$;
+comment on function ringfence.outside_calling_hours is 'Whether telemarketing may not call at that moment, in at least one of the zones the called party may be in.';
+revoke execute on function ringfence.outside_calling_hours from public;
