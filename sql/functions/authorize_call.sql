@@ -1,7 +1,8 @@
 -- For a dialplan or a script that asks Postgres directly (func_odbc, psql).
+drop function if exists ringfence.authorize_call(text, text, text, text, text, text);
 create or replace function ringfence.authorize_call(
   p_account text, p_caller text, p_called text,
-  p_switch text default 'sql', p_host text default '*', p_channel text default ''
+  p_switch text default 'sql', p_host text default '*', p_channel text default '', p_campaign text default ''
 ) returns ringfence.decision
 language plpgsql volatile security definer
 set search_path = ringfence, pg_temp
@@ -25,10 +26,13 @@ begin
   v_attempt.caller_name := '';
   v_attempt.called := left(printable(p_called), 255);
   v_attempt.places := '{}';
+  v_attempt.campaign := left(printable(p_campaign), 64);
+  v_attempt.caller_withheld := lower(btrim(coalesce(p_caller, ''))) in ('anonymous', 'withheld', 'private', 'restricted');
   if p_caller ~ '^\+?[1-9][0-9]{6,14}$' then
     v_attempt.caller_e164 := ltrim(p_caller, '+')::bigint;
   else
-    v_attempt.caller_defect := case when coalesce(p_caller, '') = '' then 'missing' else 'not_e164' end;
+    v_attempt.caller_defect := case when coalesce(p_caller, '') = '' or v_attempt.caller_withheld then 'missing'
+                                     else 'not_e164' end;
   end if;
   if p_called ~ '^\+?[1-9][0-9]{6,14}$' then
     v_attempt.called_e164 := ltrim(p_called, '+')::bigint;

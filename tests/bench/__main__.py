@@ -38,7 +38,7 @@ from tests.lab.postgres import EmbeddedPostgres
 _PGBENCH = """\\set account random(1, 20)
 select * from ringfence.authorize(array[row(ringfence.new_decision_id(), gen_random_uuid(), 'hook', 'pbx', 'host1',
   'PJSIP/customer-00000001', '1.1', 'C' || :account, '', '', '', '12125550100', '', 12125550100, '',
-  '14155550123', 14155550123, '', '{}')::ringfence.attempt], 300);
+  '14155550123', 14155550123, '', '{}', '', false, null)::ringfence.attempt], 300);
 """
 _CUSTOMERS = 20
 
