@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import socket
@@ -29,6 +30,9 @@ DEFAULT_PATH = Path("/etc/ringfence/ringfence.yaml")
 Text = Annotated[str, Field(min_length=1, max_length=255)]
 Digits = Annotated[str, Field(pattern=r"^[0-9*#]{1,15}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+# As in sql/functions/deliveries.sql.
+MAIL_ADDRESS = r"^[!#-'*+./0-9=?A-Z^_a-z~-]+@[0-9A-Za-z]+([.-]+[0-9A-Za-z]+)*$"
+MailAddress = Annotated[str, Field(max_length=254, pattern=MAIL_ADDRESS)]
 
 
 def _split_address(value: Any) -> Any:
@@ -318,6 +322,107 @@ class JournalSettings(_Settings):
     max_batch: int = Field(500, ge=1, le=10_000)
 
 
+class SmtpSettings(_Settings):
+    """The mail server that notices are handed to, and who they come from.
+
+    `operators` get a copy of every notice. `tls` is `starttls`, `tls` from the first byte on, or `none`. With
+    `username` it logs in; the password is read from the credential `smtp-password` or from `password_file`.
+    """
+
+    address: TcpAddress
+    sender: MailAddress
+    operators: tuple[MailAddress, ...] = ()
+    tls: Literal["none", "starttls", "tls"] = "starttls"
+    username: Text | None = None
+    password_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _no_password_in_the_clear(self) -> SmtpSettings:
+        if self.username and self.tls == "none" and not _is_loopback(self.address.host):
+            raise ValueError("with a username tls must be starttls or tls: the password would go in the clear")
+        return self
+
+    @property
+    def password(self) -> str:
+        """The password for `username`. Raises ConfigError if there is none."""
+        password = read_secret("smtp-password", self.password_file, "notices.smtp.password_file")
+        if not password:
+            raise ConfigError(
+                "notices.smtp.password_file: no password: name a file here or give the systemd credential "
+                "'smtp-password'"
+            )
+        return password
+
+
+class WebhookSettings(_Settings):
+    """Where notices are posted as JSON: `https`, or `http` to this host only.
+
+    Each is signed with the secret from the credential `webhook-secret` or from `secret_file`.
+    """
+
+    url: Annotated[str, Field(min_length=1, max_length=2000)]
+    secret_file: Path | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _safe_url(cls, url: str) -> str:
+        if not re.fullmatch(r"[!-~]+", url):
+            raise ValueError("must be ASCII without spaces")
+        try:
+            parts, _port = urlsplit(url), urlsplit(url).port
+        except ValueError as error:
+            raise ValueError("is not a URL") from error
+        if parts.scheme not in ("https", "http") or not parts.hostname:
+            raise ValueError("must begin with https://")
+        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+            raise ValueError("must begin with https://: only this host itself may be told over http://")
+        if "@" in parts.netloc or parts.fragment:
+            raise ValueError("must hold neither a user nor a fragment")
+        return url
+
+    @property
+    def secret(self) -> str:
+        """The secret that signs. Raises ConfigError if there is none, or if it is too short to be one."""
+        secret = read_secret("webhook-secret", self.secret_file, "notices.webhook.secret_file")
+        if not secret:
+            raise ConfigError(
+                "notices.webhook.secret_file: no secret: name a file here or give the systemd credential "
+                "'webhook-secret'"
+            )
+        if len(secret) < 16:
+            raise ConfigError("notices.webhook.secret_file: the secret has fewer than 16 characters")
+        return secret
+
+
+class NoticeSettings(_Settings):
+    """How warnings, suspensions, expiries and breaches are told to people. With neither `smtp` nor `webhook` they
+    are only kept.
+
+    A try may take `timeout_s`. One that fails is made again after `retry_min_s`, then after twice as long each
+    time up to `retry_max_s`, and no more once `give_up_after_h` have passed.
+    """
+
+    smtp: SmtpSettings | None = None
+    webhook: WebhookSettings | None = None
+    timeout_s: float = Field(10.0, ge=0.1, le=120)
+    retry_min_s: float = Field(30.0, ge=0.01, le=3600)
+    retry_max_s: float = Field(3600.0, ge=0.01, le=86_400)
+    give_up_after_h: float = Field(72.0, ge=0, le=8760)
+
+
+class VettingSettings(_Settings):
+    """The key that seals customers' tax ids. It is read from the systemd credential `vetting-key` or from `key_file`;
+    the daemon needs none. `ringfence customer vetting-key` makes one.
+    """
+
+    key_file: Path | None = None
+
+    @property
+    def key(self) -> str | None:
+        """The text of the key file, or None if none is named. Raises ConfigError."""
+        return read_secret("vetting-key", self.key_file, "vetting.key_file")
+
+
 class LoggingSettings(_Settings):
     """`auto` writes JSON unless standard error is a terminal."""
 
@@ -336,6 +441,8 @@ class Settings(_Settings):
     numbering: NumberingSettings = NumberingSettings()
     switches: tuple[SwitchSettings, ...] = ()
     journal: JournalSettings = JournalSettings()
+    notices: NoticeSettings = NoticeSettings()
+    vetting: VettingSettings = VettingSettings()
     logging: LoggingSettings = LoggingSettings()
 
     @model_validator(mode="after")
@@ -344,6 +451,14 @@ class Settings(_Settings):
         if len(set(names)) != len(names):
             raise ValueError("two switches have the same name")
         return self
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host name or address is this host itself, without asking a name server."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_secret(credential: str, path: Path | None, field_name: str) -> str | None:
@@ -364,7 +479,7 @@ def read_secret(credential: str, path: Path | None, field_name: str) -> str | No
         raise ConfigError(f"{field_name}: cannot read {path or credential}: {error}") from error
 
 
-class _StrictLoader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key written twice: YAML would silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -394,7 +509,7 @@ def load(path: Path) -> Settings:
 def parse(text: str, origin: str = "configuration") -> Settings:
     """Check configuration text; `origin` is named in errors. Raises ConfigError as `load` does."""
     try:
-        data = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        data = yaml.load(text, Loader=StrictLoader)  # noqa: S506 - a SafeLoader
     except (ValueError, RecursionError) as error:  # a date that is none, lists in lists in lists
         raise ConfigError(f"{origin}: not YAML: {error}") from error
     except yaml.YAMLError as error:

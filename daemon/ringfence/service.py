@@ -19,6 +19,7 @@ from ringfence.config import AsteriskSettings, Settings, SwitchSettings
 from ringfence.errors import ConfigError, ExitCode
 from ringfence.gate import Gate
 from ringfence.model import CallEnd
+from ringfence.notices.delivery import Courier
 from ringfence.numbering import Numbering
 from ringfence.store.authorize import Lane
 from ringfence.store.journal import Journal
@@ -51,6 +52,7 @@ class _Service:
         self._systemd = sdnotify.SystemdNotifier()
         self._journal = Journal(settings.journal, settings.database, self._log)
         self._upkeep = Upkeep(settings.gate, settings.database, settings.host, self._journal, self._log)
+        self._courier = Courier(settings.notices, settings.database, settings.host, self._log)
         deadline_ms = settings.gate.deadline_ms
         self._lanes = [Lane(settings.database, deadline_ms) for _ in range(settings.database.connections)]
         self._gate = Gate(settings.gate, Numbering(settings.numbering), self._lanes, self._journal, self._log)
@@ -105,6 +107,7 @@ class _Service:
         for switch in self._switches:
             await switch.start()
         self._upkeep.start(self._switches)
+        self._courier.start()
         # What was built at start stays: keep the collector from walking it while a caller waits.
         gc.collect()
         gc.freeze()
@@ -119,7 +122,7 @@ class _Service:
         await self._bounded("accepting", left(3.0), *(switch.stop_accepting() for switch in self._switches))
         await self._bounded("switches", left(2.0), *(switch.stop() for switch in self._switches))
         await self._gate.stop(left(1.5))
-        await self._bounded("upkeep", left(1.2), self._upkeep.stop())
+        await self._bounded("upkeep", left(1.2), self._upkeep.stop(), self._courier.stop())
         await self._bounded("journal", left(0.2), self._journal.stop(left(0.7)))
 
     async def _bounded(self, step: str, bound_s: float, *work: Coroutine[Any, Any, None]) -> None:

@@ -1,4 +1,4 @@
-"""What keeps the books straight beside the call's way: leases, reconciliation, partitions, suspensions."""
+"""What keeps the books straight beside the call's way: leases, reconciling, partitions, suspensions, expiries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from ringfence.store.listener import PolicyListener
 from ringfence.store.office import Office
 from ringfence.switches.interface import Switch
 
-_PARTITIONS_EVERY_S = 3600.0
+_HOURLY_S = 3600.0
+_SOON_S = 5.0
 _RETRY_S = 1.0
 _FLUSH_S = 1.5
 _Q850_CALL_REJECTED = 21
@@ -59,7 +60,8 @@ class Upkeep:
         """Begin every chore for these switches."""
         self._switches = switches
         self._spawn(self._every(lambda: self.settings.lease_s / 4, self._leases))
-        self._spawn(self._every(lambda: _PARTITIONS_EVERY_S, self._partitions))
+        for chore in (self._partitions, self._usage, self._expiries):
+            self._spawn(self._every(lambda: _HOURLY_S, chore, first_s=_SOON_S))
         self._spawn(self._reconcile())
         self._spawn(self._listener.run())
 
@@ -81,8 +83,10 @@ class Upkeep:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _every(self, period_s: Callable[[], float], chore: Callable[[], Awaitable[None]]) -> None:
-        pause_s = period_s()
+    async def _every(
+        self, period_s: Callable[[], float], chore: Callable[[], Awaitable[None]], *, first_s: float | None = None
+    ) -> None:
+        pause_s = period_s() if first_s is None else first_s
         while True:
             await asyncio.sleep(pause_s)
             pause_s = period_s()
@@ -91,7 +95,8 @@ class Upkeep:
             except DatabaseError as error:
                 name = getattr(chore, "__name__", "").strip("_")
                 self._log.warning("service.chore_failed", chore=name, error=str(error))
-                pause_s = min(_RETRY_S, pause_s)  # leases run out meanwhile
+                # Leases run out meanwhile; and they wait while an hourly chore is at it.
+                pause_s = min(max(_RETRY_S, pause_s / 60), pause_s)
             except Exception:  # it has another chance at its next turn; a dead chore would have none
                 self._log.exception("service.chore_crashed", chore=getattr(chore, "__name__", "").strip("_"))
 
@@ -104,13 +109,28 @@ class Upkeep:
                 await self._office.renew_leases(calls, self.settings.lease_s)
             expired = await self._office.expire_leases()
             await self._office.forget_leases()
+            suspended = await self._office.settle_infractions()
         if expired:
             self._log.warning("lease.expired", count=expired)
+        if suspended:
+            self._log.warning("suspension.settled", count=suspended)
         await self._hang_up_suspended()  # should a change have been missed
 
     async def _partitions(self) -> None:
         async with self._office_hours:
             await self._office.ensure_partitions()
+
+    async def _usage(self) -> None:
+        while True:
+            async with self._office_hours:  # a piece at a time: leases must not wait for all of it
+                if not await self._office.forget_usage():
+                    return
+
+    async def _expiries(self) -> None:
+        async with self._office_hours:
+            raised = await self._office.raise_expiries()
+        if raised:
+            self._log.info("notice.expiries", count=raised)
 
     async def _reconcile(self) -> None:
         """Bring the leases in line with each list a switch gave. A list that cannot be used now is kept until

@@ -93,6 +93,18 @@ class Office:
         """Make the records' partitions for the days ahead; how many were new."""
         return await self._value("select ringfence.ensure_partitions()")
 
+    async def settle_infractions(self) -> int:
+        """Carry out the suspensions that a call could not, because the customer's row was held; how many."""
+        return await self._value("select ringfence.settle_infractions()")
+
+    async def forget_usage(self) -> int:
+        """Drop counters of months that are over, some at a time; how many."""
+        return await self._value("select ringfence.forget_usage()")
+
+    async def raise_expiries(self) -> int:
+        """Write a notice for what runs out soon, and for what has run out; how many."""
+        return await self._value("select ringfence.raise_expiries()")
+
     async def close(self) -> None:
         """Close the connection, if any. Idempotent."""
         connection, self._connection = self._connection, None
