@@ -44,16 +44,29 @@ begin
     limit 1
   ) o on o.last >= n.first
   limit 1;
-  if not found and exists (select from grants where shared) then
-    select n.first, n.last, o.customer, o.first as other_first, o.last as other_last
-    into v_clash
-    from new_grants n
-    join lateral (
-      select g.* from grants g
-      where g.shared and g.first between n.first - 99999999 and n.last and g.last >= n.first
-        and g.customer <> n.customer
+  -- Shared grants of several customers overlap one another, so one walk up the numbers looks at all of them.
+  if not found and exists (select from new_grants where not shared) and exists (select from grants where shared) then
+    with span as materialized (
+      select min(first) - 99999999 as low, max(last) as high from new_grants where not shared
+    ), walked as (
+      select first, last, grant_id, max(shared_last) over (order by place, shared_last nulls last) as reach
+      from (
+        select g.first as place, g.last as shared_last, null::bigint as first, null::bigint as last,
+          null::bigint as grant_id
+        from span s join grants g on g.shared and g.first between s.low and s.high
+        union all
+        select last, null, first, last, grant_id from new_grants where not shared
+      ) placed
+    ), met as (
+      select n.grant_id, n.first, n.last, n.customer
+      from walked w join new_grants n using (grant_id)
+      where w.reach >= w.first
       limit 1
-    ) o on not n.shared
+    )
+    select m.first, m.last, g.customer, g.first as other_first, g.last as other_last
+    into v_clash
+    from met m
+    join grants g on g.shared and g.first between m.first - 99999999 and m.last and g.last >= m.first
     limit 1;
   end if;
   if v_clash.first is not null then
@@ -95,3 +108,25 @@ begin
 end
 $$;
 comment on function ringfence.revoke_grants is 'Takes back every grant that lies wholly within first to last; returns how many.';
+
+create or replace function ringfence.share_grants(p_customer text, p_first bigint, p_last bigint, p_shared boolean)
+returns integer
+language plpgsql volatile strict
+set search_path = ringfence, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  update grants set shared = p_shared
+  where customer = p_customer and first >= p_first and last <= p_last and shared <> p_shared;
+  get diagnostics v_count = row_count;
+  if v_count > 0 then
+    perform note_change(case when p_shared then 'number.share' else 'number.unshare' end, p_customer,
+      jsonb_build_object('first', p_first, 'last', p_last, 'grants', v_count));
+  end if;
+  return v_count;
+end
+$$;
+comment on function ringfence.share_grants is 'Lets other customers hold the numbers of every grant that lies wholly within first to last, or no longer; returns how many grants changed.';
+revoke execute on function ringfence.share_grants from public;
+grant execute on function ringfence.share_grants to ringfence_admin;

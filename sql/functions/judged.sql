@@ -205,12 +205,18 @@ declare
   v_source  text;
   v_consent text;
 begin
-  select source into v_source from do_not_call where number = p_number and customer in ('*', p_customer) limit 1;
+  -- Consent lifts the lists that hold for all. Who asked this customer to stop must have agreed anew since.
+  select o.source, k.evidence into v_source, v_consent
+  from do_not_call o
+  left join call_consents k
+    on k.customer = p_customer and k.number = o.number and k.given_at <= p_at and k.valid_until > p_at
+       and (o.customer = '*' or k.given_at >= o.listed_on + 1)
+  where o.number = p_number and o.customer in ('*', p_customer)
+  order by k.evidence is not null
+  limit 1;
   if not found then
     return null;
   end if;
-  select evidence into v_consent from call_consents
-  where customer = p_customer and number = p_number and given_at <= p_at and valid_until > p_at;
   return array[v_source, v_consent];
 end
 $$;

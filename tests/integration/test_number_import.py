@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import asyncpg
@@ -136,13 +138,147 @@ async def test_a_number_granted_on_other_terms_is_an_overlap(ringfence: Command)
     assert "line 2: +12025550105 overlaps grant 1 (+12025550100 to +12025550109)" in err
 
 
-async def test_another_customers_grants_are_no_obstacle(
+async def test_a_number_of_another_customer_is_a_bad_line_that_names_it(
     ringfence: Command, connection: asyncpg.Connection
 ) -> None:
     ringfence.ok("customer", "add", "zeta", "--name", "Zeta")
     ringfence.ok("number", "grant", "zeta", "+12025550100", "+12025550109")
-    import_(ringfence, lines("+12025550105"), *FOR_ACME)
+    ringfence.ok("number", "grant", "zeta", "+12025550300", "--shared")
+    content = b"first,last,shared\n+12025550105,,yes\n+12025550090,+12025550100,\n+12025550200,+12025550300,no\n"
+    err = import_(ringfence, content, *FOR_ACME, code=ExitCode.BAD_INPUT)
+    assert err.splitlines()[:3] == [
+        "ringfence: line 2: +12025550105 meets grant 1 (+12025550100 to +12025550109) of customer 'zeta': "
+        "both must be shared",
+        "ringfence: line 3: +12025550090 to +12025550100 meets grant 1 (+12025550100 to +12025550109) of customer "
+        "'zeta': both must be shared",
+        "ringfence: line 4: +12025550200 to +12025550300 meets grant 2 (+12025550300) of customer 'zeta': "
+        "both must be shared",
+    ]
     assert len(await blocks(connection)) == 2
+
+
+async def test_a_number_that_both_share_is_imported(ringfence: Command, connection: asyncpg.Connection) -> None:
+    ringfence.ok("customer", "add", "zeta", "--name", "Zeta")
+    ringfence.ok("number", "grant", "zeta", "+12025550100", "+12025550109", "--shared")
+    import_(ringfence, b"number,shared\n+12025550105,yes\n", *FOR_ACME)
+    import_(ringfence, b"number\n+12025550106\n", *FOR_ACME, "--shared")
+    shared = await connection.fetch("select first, shared from ringfence.grants where customer = 'acme'")
+    assert [tuple(row) for row in shared] == [(12025550105, True), (12025550106, True)]
+
+
+async def test_two_customers_of_one_file_may_hold_a_number_only_if_both_lines_are_shared(
+    ringfence: Command, connection: asyncpg.Connection
+) -> None:
+    ringfence.ok("customer", "add", "zeta", "--name", "Zeta")
+    content = (
+        b"customer,first,last,shared\nacme,+12025550100,+12025550109,yes\nzeta,+12025550105,,yes\n"
+        b"acme,+12025550200,+12025550209,yes\nzeta,+12025550205,,no\nzeta,+12025550300,,\nacme,+12025550300,,\n"
+    )
+    err = import_(ringfence, content, code=ExitCode.BAD_INPUT)
+    assert err.splitlines()[:-1] == [
+        "ringfence: line 5: +12025550205 is also on line 4, for customer 'acme': both must be shared",
+        "ringfence: line 7: +12025550300 is also on line 6, for customer 'zeta': both must be shared",
+    ]
+    import_(ringfence, content, "--skip-bad")
+    assert len(await blocks(connection)) == 4
+
+
+async def test_shared_and_unshared_numbers_do_not_become_one_grant(
+    ringfence: Command, connection: asyncpg.Connection
+) -> None:
+    content = b"number,shared\n+12025550100,yes\n+12025550101,true\n+12025550102,no\n"
+    import_(ringfence, content, *FOR_ACME)
+    assert await blocks(connection) == [(12025550100, 12025550101), (12025550102, 12025550102)]
+    assert "shared: 'maybe' is neither yes nor no" in import_(
+        ringfence, b"number,shared\n+12025550109,maybe\n", *FOR_ACME, code=ExitCode.BAD_INPUT
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("+18005550100,letter", "line 2: source: +18005550100 is toll-free, for which 'letter' is no proof"),
+        ("+12025550100,resporg", "line 2: source: +12025550100 is not toll-free, and 'resporg' is proof for"),
+    ],
+)
+async def test_a_toll_free_number_rests_on_its_resporg(ringfence: Command, line: str, said: str) -> None:
+    content = f"number,source\n{line}\n".encode()
+    assert said in import_(ringfence, content, *FOR_ACME, code=ExitCode.BAD_INPUT)
+    import_(ringfence, b"number,source\n+18005550100,resporg\n+12025550100,letter\n", *FOR_ACME)
+
+
+# --- --replace -----------------------------------------------------------------------------------------------
+
+REPLACE = ("--replace", "acme")
+
+
+async def test_replacing_makes_the_grants_equal_to_the_file(
+    ringfence: Command, connection: asyncpg.Connection
+) -> None:
+    ringfence.ok("customer", "add", "zeta", "--name", "Zeta")
+    ringfence.ok("number", "grant", "zeta", "+12025559999")
+    import_(ringfence, lines("+12025550100", "+12025550101", "+12025550300", "+12025550400"), *FOR_ACME)
+    content = b"number,evidence\n+12025550100,\n+12025550101,\n+12025550400,new letter\n+12025550500,\n"
+    ran = ringfence.ok("number", "import", "-", *REPLACE, "--reason", "monthly list", "--json", stdin=content)
+    told = ran.json
+    assert (told["already_there"], told["grants"], told["revoked"], told["revoked_numbers"]) == (2, 2, 2, 1)
+    kept = await connection.fetch("select grant_id, first, evidence from ringfence.grants order by first")
+    assert [tuple(row) for row in kept if row["first"] != 12025559999] == [
+        (kept[0]["grant_id"], 12025550100, ""),
+        (kept[1]["grant_id"], 12025550400, "new letter"),
+        (kept[2]["grant_id"], 12025550500, ""),
+    ]
+    gone = await connection.fetch("select first, reason, revoked_by from ringfence.revoked_grants order by first")
+    assert [tuple(row) for row in gone] == [
+        (12025550300, "monthly list", "tester"),
+        (12025550400, "monthly list", "tester"),
+    ]
+    [noted] = await connection.fetch("select detail from ringfence.policy_changes where action = 'number.replace'")
+    assert json.loads(noted["detail"]) == {
+        "origin": "-", "sha256": sha256(content).hexdigest(), "reason": "monthly list", "revoked_grants": 2,
+        "revoked_numbers": 1, "grants": 2, "numbers": 2,
+    }  # fmt: skip
+    again = ringfence.ok("number", "import", "-", *REPLACE, "--json", stdin=content).json
+    assert (again["grants"], again["revoked"], again["already_there"]) == (0, 0, 4)
+
+
+async def test_replacing_cuts_a_block_that_the_file_holds_only_in_part(
+    ringfence: Command, connection: asyncpg.Connection
+) -> None:
+    ringfence.ok("number", "grant", "acme", "+12025550100", "+12025550199")
+    dry = import_(ringfence, b"first,last\n+12025550100,+12025550149\n", *REPLACE, "--dry-run")
+    assert "would take 50 numbers away; 1 grants are replaced or gone" in dry
+    assert await blocks(connection) == [(12025550100, 12025550199)]
+    import_(ringfence, b"first,last\n+12025550100,+12025550149\n", *REPLACE)
+    assert await blocks(connection) == [(12025550100, 12025550149)]
+
+
+async def test_a_bad_line_or_anothers_number_replaces_nothing(
+    ringfence: Command, connection: asyncpg.Connection
+) -> None:
+    ringfence.ok("customer", "add", "zeta", "--name", "Zeta")
+    ringfence.ok("number", "grant", "zeta", "+12025559999")
+    ringfence.ok("number", "grant", "acme", "+12025550100")
+    for line in ("12ab", "+12025559999"):
+        import_(ringfence, lines("+12025550101", line), *REPLACE, code=ExitCode.BAD_INPUT)
+    assert await blocks(connection) == [(12025550100, 12025550100), (12025559999, 12025559999)]
+    skip = import_(ringfence, lines("+12025550101"), *REPLACE, "--skip-bad", code=ExitCode.BAD_INPUT)
+    assert "--skip-bad: not with --replace" in skip
+    assert "--reason: only with --replace" in import_(
+        ringfence, lines(), *FOR_ACME, "--reason", "x", code=ExitCode.BAD_INPUT
+    )
+
+
+async def test_a_truncated_file_does_not_take_a_customers_numbers(
+    ringfence: Command, connection: asyncpg.Connection
+) -> None:
+    ringfence.ok("number", "grant", "acme", "+12025550000", "+12025551999")
+    cut = b"first,last\n+12025550000,+12025550998\n"
+    err = import_(ringfence, cut, *REPLACE, code=ExitCode.CONFLICT)
+    assert "take 1,001 of the 2,000 numbers of customer 'acme' away, more than half" in err
+    assert await blocks(connection) == [(12025550000, 12025551999)]
+    import_(ringfence, cut, *REPLACE, "--allow-shrink")
+    assert await blocks(connection) == [(12025550000, 12025550998)]
 
 
 async def test_a_dry_run_checks_everything_and_changes_nothing(

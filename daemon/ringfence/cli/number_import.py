@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import stat
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,18 +10,26 @@ from ringfence.cli.session import Session, verb
 from ringfence.errors import BadInputError
 
 if TYPE_CHECKING:
-    from ringfence.cli.number_csv import NumberFile
     from ringfence.store.grants import Terms
-    from ringfence.store.number_import import Faults, Imported, ImportRow
+    from ringfence.store.number_import import Faults, Imported
 
 Source = Annotated[str, typer.Option("--source", help="assigned, letter, callback, bill or resporg.")]
 Evidence = Annotated[str, typer.Option("--evidence", help="Where the proof is filed.")]
 Attestation = Annotated[str, typer.Option("--attestation", help="A, B or C.")]
 From = Annotated[str | None, typer.Option("--from", metavar="TIME", help="Holds from then on, e.g. 2026-11-21.")]
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Ends before then.")]
+Shared = Annotated[bool, typer.Option("--shared", help="Other customers may hold it too, if theirs is shared.")]
 
 
-def terms(source: str, evidence: str, attestation: str, valid_from: str | None, valid_until: str | None) -> Terms:
+def terms(
+    *,
+    source: str,
+    evidence: str,
+    attestation: str,
+    valid_from: str | None,
+    valid_until: str | None,
+    shared: bool,
+) -> Terms:
     """The terms that these options name. Raises BadInputError."""
     from ringfence.cli.times import point
     from ringfence.store.grants import Terms
@@ -38,6 +40,7 @@ def terms(source: str, evidence: str, attestation: str, valid_from: str | None, 
         attestation.upper(),
         point(valid_from, "--from") if valid_from else None,
         point(valid_until, "--until") if valid_until else None,
+        shared=shared,
     )
     if fault := found.fault():
         raise BadInputError(f"--{fault}".replace("--valid_until", "--until").replace("valid_from", "--from"))
@@ -53,36 +56,68 @@ async def import_file(
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Import the good lines and name the bad.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and change nothing.")] = False,
+    replace: Annotated[
+        str | None,
+        typer.Option("--replace", metavar="CUSTOMER", help="Make this customer's grants equal to the file."),
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="With --replace: why grants are revoked.")] = "",
+    allow_shrink: Annotated[
+        bool, typer.Option("--allow-shrink", help="With --replace: more than half may be revoked.")
+    ] = False,
     source: Source = "assigned",
     evidence: Evidence = "",
     attestation: Attestation = "A",
     valid_from: From = None,
     valid_until: Until = None,
+    shared: Shared = False,
 ) -> None:
     """Grant the numbers in a CSV file: all of them or none.
 
     Columns: customer, number or first and last, and, if wanted, source, evidence, attestation, valid_from,
-    valid_until; the options stand for what the file leaves out. Numbers that are granted on the same terms
-    already are left as they are, so an import may be run again.
+    valid_until, shared; the options stand for what the file leaves out. Numbers that are granted on the same terms
+    already are left as they are, so an import may be run again. With --replace, what the file does not hold is
+    revoked.
     """
+    from ringfence.cli.csv_file import followed, opened
     from ringfence.cli.number_csv import NumberFile
     from ringfence.store import policy
-    from ringfence.store.number_import import Faults, import_numbers
+    from ringfence.store.number_import import Faults, Replacing, import_numbers
 
-    on = terms(source, evidence, attestation, valid_from, valid_until)
-    plan = session.default_plan
+    on = terms(
+        source=source,
+        evidence=evidence,
+        attestation=attestation,
+        valid_from=valid_from,
+        valid_until=valid_until,
+        shared=shared,
+    )
+    replacing = None
+    if replace is not None:
+        if customer is not None:
+            raise BadInputError("--customer: --replace names the customer already")
+        if skip_bad:
+            raise BadInputError("--skip-bad: not with --replace: a bad line would take its number away")
+        if reason:
+            policy.check_text("--reason", reason)
+        customer, replacing = replace, Replacing(replace, reason or "not in the file", allow_shrink)
+    elif reason or allow_shrink:
+        raise BadInputError(f"{'--reason' if reason else '--allow-shrink'}: only with --replace")
     faults = Faults()
-    # asyncio would only note the interrupt, and a read from a silent pipe go on.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _opened(file) as stream:
-        numbers = NumberFile(stream, plan, faults, customer=customer, terms=on)
+    with opened(file) as stream:
+        numbers = NumberFile(stream, session.default_plan, faults, customer=customer, terms=on)
         async with session.database() as connection:
             if customer is not None:
                 await policy.require_customer(connection, customer)
-            with _progress(numbers, stream) as rows:
+            with followed(numbers, stream, "checking and granting") as rows:
                 done = await import_numbers(
-                    connection, rows, faults, origin=file, skip_bad=skip_bad, dry_run=dry_run
+                    connection,
+                    rows,
+                    faults,
+                    origin=file,
+                    digest=lambda: numbers.digest,
+                    skip_bad=skip_bad,
+                    dry_run=dry_run,
+                    replacing=replacing,
                 )
     _tell(session, done, faults, skip_bad=skip_bad, dry_run=dry_run)
 
@@ -96,63 +131,38 @@ def _tell(session: Session, done: Imported, faults: Faults, *, skip_bad: bool, d
         "numbers": done.numbers,
         "customers": done.customers,
         "already_there": done.already_there,
+        "revoked": done.revoked,
+        "revoked_numbers": done.revoked_numbers,
         "bad_lines": faults.count,
         "first_bad_lines": [{"line": line, "fault": text} for line, text in faults.first()],
     }
     session.output.document(document)
+    tell_faults(faults, refused=refused, done="imported")
+    session.output.line(
+        f"{'would grant' if dry_run else 'granted'} {done.numbers:,} numbers in {done.grants:,} grants to "
+        f"{done.customers:,} customer(s); {done.already_there:,} lines already there, {faults.count:,} skipped"
+    )
+    if done.revoked:
+        session.output.line(
+            f"{'would take' if dry_run else 'took'} {done.revoked_numbers:,} numbers away; "
+            f"{done.revoked:,} grants are replaced or gone"
+        )
+
+
+def tell_faults(faults: Faults, *, refused: bool, done: str) -> None:
+    """Name the first bad lines on standard error. Raises BadInputError with them if `refused`."""
     named = [f"line {line}: {text}" for line, text in faults.first()]
     if faults.count > len(named):
         named.append(f"and {faults.count - len(named):,} more bad lines")
     if refused:
         bad = "1 line is bad" if faults.count == 1 else f"{faults.count:,} lines are bad"
-        named.append(f"{bad}, so nothing was imported; --skip-bad imports the others")
+        verb = {"imported": "imports", "loaded": "loads"}[done]
+        named.append(f"{bad}, so nothing was {done}; --skip-bad {verb} the others")
         raise BadInputError("\n".join(named))
     if named:
         from ringfence.cli.output import complain
 
         complain("\n".join(named))
-    session.output.line(
-        f"{'would grant' if dry_run else 'granted'} {done.numbers:,} numbers in {done.grants:,} grants to "
-        f"{done.customers:,} customer(s); {done.already_there:,} lines already there, {faults.count:,} skipped"
-    )
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        stream = open(file, "rb")  # noqa: SIM115 - closed below; errors while it is read are not errors of opening
-    except OSError as error:
-        raise BadInputError(f"{file}: cannot be read: {error.strerror}") from error
-    with stream:
-        yield stream
-
-
-@contextmanager
-def _progress(numbers: NumberFile, stream: BinaryIO) -> Iterator[Iterator[ImportRow]]:
-    """The rows, with a bar on standard error that follows them, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield numbers.rows()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    status = os.fstat(stream.fileno())
-    total = status.st_size if stat.S_ISREG(status.st_mode) else None
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=total)
-
-        def followed() -> Iterator[ImportRow]:
-            for place, row in enumerate(numbers.rows()):
-                if place % 10_000 == 0:
-                    bar.update(task, completed=numbers.bytes_read, description=f"reading, {place:,} lines")
-                yield row
-            bar.update(task, total=None, description="checking and granting")
-
-        yield followed()
 
 
 def register(app: typer.Typer) -> None:
