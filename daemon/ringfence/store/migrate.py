@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import asyncpg
 
 from ringfence.errors import ConflictError, DatabaseError
+from ringfence.numberplan import edition
 from ringfence.reasons import REASONS
-from ringfence.store import sqlfiles
+from ringfence.store import numberplan, sqlfiles
 
 MINIMUM_SERVER_VERSION = 150000
 _LOCK = 0x52494E47  # "RING"
@@ -20,9 +21,9 @@ create table if not exists ringfence.migrations (
   digest     text not null,
   applied_at timestamptz not null default now()
 );
-comment on table ringfence.migrations is 'Which .sql files have been applied, by ''ringfence db migrate''.';
-comment on column ringfence.migrations.name is 'File name without suffix; function files begin with functions/.';
-comment on column ringfence.migrations.digest is 'SHA-256 of the file as applied.';
+comment on table ringfence.migrations is 'The .sql files and the data that ''ringfence db migrate'' has applied.';
+comment on column ringfence.migrations.name is 'File name without suffix, after functions/, data/ or nothing.';
+comment on column ringfence.migrations.digest is 'SHA-256 of the file as applied, or of the edition of the data.';
 comment on column ringfence.migrations.applied_at is 'When it was applied last.';
 """
 
@@ -39,17 +40,19 @@ on conflict do nothing
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """What a run did. Both empty: the database was already current."""
+    """What a run did. All empty: the database was already current."""
 
     migrations: tuple[str, ...]
     functions: tuple[str, ...]
+    data: tuple[str, ...] = ()
 
 
 async def migrate(connection: asyncpg.Connection) -> Migrated:
-    """Apply every migration that is missing and every function file that changed, in one transaction.
+    """Apply every migration that is missing and every function file that changed, and load the numbering plans if
+    phonenumbers has others now; all in one transaction.
 
-    Raises DatabaseError if the server is older than PostgreSQL 15 or a file fails, ConflictError if a
-    migration that was applied differs from the shipped one. Then nothing was changed.
+    Raises DatabaseError if the server is older than PostgreSQL 15, a file fails or the numbering plans cannot be
+    read, ConflictError if a migration that was applied differs from the shipped one. Then nothing was changed.
     """
     version = connection.get_server_version()
     if version.major * 10000 < MINIMUM_SERVER_VERSION:
@@ -72,7 +75,11 @@ async def migrate(connection: asyncpg.Connection) -> Migrated:
             _ADD_REASON, [(r.code, r.sip_status, r.q850_cause, r.retryable, r.sentence) for r in REASONS]
         )
         await connection.execute("select ringfence.ensure_partitions()")
-    return Migrated(tuple(ran), tuple(file.name for file in changed))
+        loaded = applied.get(numberplan.NAME) != edition()
+        if loaded:
+            await numberplan.load(connection)
+            await connection.execute(_REMEMBER, numberplan.NAME, edition())
+    return Migrated(tuple(ran), tuple(file.name for file in changed), ("dialing_ranges",) if loaded else ())
 
 
 async def is_current(connection: asyncpg.Connection) -> bool:
