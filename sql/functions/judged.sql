@@ -74,15 +74,20 @@ left join lateral (
   order by r.first desc
   limit 1
 ) n on n.last >= rpad(a.called_e164::text, 15, '0')::bigint
+-- Territories have country codes of their own, but are no foreign countries: calling them is domestic, and the hours
+-- of the whole country hold there.
+cross join lateral (
+  select case when n.country in ('PR', 'VI', 'GU', 'AS', 'MP') then 'US' else n.country end as soil
+) h
 cross join lateral (
   select
     coalesce(m.traffic, e.traffic) as traffic,
     case when a.called_e164 >= 1000000 then a.called_e164 end as digits,
-    case when n.kind = 'satellite' or n.kind = 'premium' and n.country <> s.home_country then 'international'
+    case when n.kind = 'satellite' or n.kind = 'premium' and h.soil <> s.home_country then 'international'
     end as wider_class,
     case when a.called_e164 < 1000000 then 'service'
          when n.kind <> '' then n.kind
-         when n.country = s.home_country then 'domestic'
+         when h.soil = s.home_country then 'domestic'
          when a.called_e164 is not null then 'international' end as class
 ) t
 left join lateral (
@@ -137,7 +142,7 @@ cross join lateral (
     case when x.action = 'deny' then 'destination_denied' end as destination,
     case when d.entry[1] is not null and d.entry[2] is null then 'called_number_do_not_call' end as do_not_call,
     case when t.traffic = 'telemarketing'
-           and ringfence.outside_calling_hours(n.country, n.state, n.time_zones, coalesce(a.asked_at, p_now))
+           and ringfence.outside_calling_hours(h.soil, n.state, n.time_zones, coalesce(a.asked_at, p_now))
            then 'outside_calling_hours' end as calling_hours
 ) f
 cross join lateral (
