@@ -411,8 +411,8 @@ class NoticeSettings(_Settings):
 
 
 class VettingSettings(_Settings):
-    """The key that seals customers' tax ids. It is read from the systemd credential `vetting-key` or from `key_file`;
-    the daemon needs none. `ringfence customer vetting-key` makes one.
+    """The key that seals customers' tax ids, read from the systemd credential `vetting-key` or from `key_file`.
+    The daemon needs none. `ringfence customer vetting-key` makes one.
     """
 
     key_file: Path | None = None

@@ -47,6 +47,7 @@ as $$
 declare
   v_from  text;
   v_until timestamptz;
+  v_now   timestamptz;
 begin
   select state, vetted_until into v_from, v_until from customers where customer = p_customer for no key update;
   if not found then
@@ -65,15 +66,23 @@ begin
       case when v_until is null then 'was never done' else 'ran out on ' || v_until::date end
       using errcode = 'object_not_in_prerequisite_state';
   end if;
+  v_now := clock_timestamp();  -- after what led to it, in the same transaction too
   update customers
-  set state = p_state, state_reason = p_reason, state_since = now(),
+  set state = p_state, state_reason = p_reason, state_since = v_now,
       hang_up = p_hang_up and p_state in ('suspended', 'terminated')
   where customer = p_customer;
-  insert into customer_states (customer, from_state, state, reason, moved_by, approved_by)
-  values (p_customer, v_from, p_state, p_reason, actor(), p_approved_by);
+  insert into customer_states (customer, from_state, state, reason, moved_by, approved_by, moved_at)
+  values (p_customer, v_from, p_state, p_reason, actor(), p_approved_by, v_now);
   if p_state = 'suspended' and v_from <> 'suspended' then
-    perform raise_notice('suspension', p_customer, 'suspension of ' || p_customer || ' at ' || now(),
+    perform raise_notice('suspension', p_customer, 'suspension of ' || p_customer || ' at ' || v_now,
                          jsonb_build_object('reason', p_reason, 'by', actor()));
+  end if;
+  -- Infractions that were to suspend are answered by this suspension, whoever made it: they must not suspend again
+  -- once it is lifted.
+  if 'suspended' in (v_from, p_state) then
+    update infractions
+    set notice_id = (select max(notice_id) from notices where customer = p_customer and kind = 'suspension')
+    where customer = p_customer and consequence = 'suspended' and notice_id is null and reversed_at is null;
   end if;
   return note_change('customer.' || p_state, p_customer, jsonb_build_object(
     'from', v_from, 'reason', p_reason, 'hang_up', p_hang_up, 'approved_by', p_approved_by));

@@ -2,11 +2,14 @@ create or replace function ringfence.may_strike(p_customer text) returns boolean
 language sql stable strict
 set search_path = ringfence, pg_temp
 as $$
-  -- One event is one infraction, however many calls it takes; and nobody is struck again before the warning has
-  -- reached them.
+  -- One event is one infraction, however many calls it takes; nobody is struck again before the warning has reached
+  -- them, or while the suspension is still to be carried out; and a warning that no longer counts bars no new one.
   select s.strikes and coalesce((
-    select coalesce(i.consequence = 'suspended' or n.delivered_at <= clock_timestamp(), false)
-           and i.happened_at + s.infraction_hours * interval '1 hour' <= clock_timestamp()
+    select i.happened_at + s.infraction_hours * interval '1 hour' <= clock_timestamp()
+           and case i.consequence
+                 when 'suspended' then i.notice_id is not null
+                 else coalesce(n.delivered_at <= clock_timestamp(), false)
+                      or i.happened_at + s.infractions_count_days * interval '1 day' <= clock_timestamp() end
     from infractions i left join notices n using (notice_id)
     where i.customer = p_customer and i.reversed_at is null
     order by i.infraction_id desc
@@ -31,7 +34,9 @@ declare
   v_notice      bigint;
 begin
   select * into s from provider;
-  if not may_strike(p_customer) then  -- asked again, now that nobody else can strike
+  -- Asked again, now that nobody else can strike: whoever held the counter row may have struck, and suspended.
+  if not may_strike(p_customer)
+     or not exists (select from customers where customer = p_customer and state in ('active', 'restricted')) then
     return null;
   end if;
   select count(*) into v_warnings
@@ -72,22 +77,21 @@ begin
     return false;
   end if;
   select * into v_infraction from infractions
-  where customer = p_customer and consequence = 'suspended' and reversed_at is null
+  where customer = p_customer and consequence = 'suspended' and notice_id is null and reversed_at is null
   order by infraction_id desc
   limit 1;
+  if not found then
+    return false;
+  end if;
   perform set_config('ringfence.actor', 'ringfence', true);
   perform set_customer_state(p_customer, 'suspended',
-    format('infraction %s: showed %s, which is not theirs, after a warning', v_infraction.infraction_id,
-           v_infraction.caller),
+    format('infraction %s: showed %s, which is not theirs', v_infraction.infraction_id, v_infraction.caller),
     (select suspension_hangs_up from provider));
   perform set_config('ringfence.actor', coalesce(v_actor, ''), true);
-  update infractions set notice_id = (
-    select notice_id from notices where customer = p_customer and kind = 'suspension' order by notice_id desc limit 1)
-  where infraction_id = v_infraction.infraction_id;
   return true;
 end
 $$;
-comment on function ringfence.suspend_for_infraction is 'Suspends the customer for its last infraction, unless somebody holds its row at this moment; returns whether it did.';
+comment on function ringfence.suspend_for_infraction is 'Suspends the customer for an infraction that is to suspend it and has not yet, unless somebody holds its row at this moment; returns whether it did.';
 revoke execute on function ringfence.suspend_for_infraction from public;
 
 create or replace function ringfence.settle_infractions() returns integer

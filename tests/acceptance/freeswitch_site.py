@@ -100,7 +100,7 @@ class FreeSwitchSite(Site):
         self.daemon.operator("profile", "set", seat.name, *options)
         self.daemon.operator(
             "customer", "add", seat.name, f"--name={seat.name}", f"--profile={seat.name}",
-            f"--account={seat.source_ip}",
+            f"--account={seat.source_ip}", "--vetted-by=site",
         )  # fmt: skip
         self.daemon.operator("number", "grant", seat.name, f"+{granted[0]}", f"+{granted[-1]}")
         return Party(seat.name, seat.source_ip, seat.form, granted)

@@ -474,8 +474,9 @@ class Site:
         self.daemon.operator("profile", "set", seat.name, *options)
         profile = f"--profile={seat.name}"
         self.daemon.operator(
-            "customer", "add", seat.name, f"--name={seat.name}", profile, f"--account={seat.name}"
-        )
+            "customer", "add", seat.name, f"--name={seat.name}", profile, f"--account={seat.name}",
+            "--vetted-by=site",
+        )  # fmt: skip
         self.daemon.operator("number", "grant", seat.name, f"+{granted[0]}", f"+{granted[-1]}")
         return Party(seat.name, seat.source_ip, seat.form, granted)
 
@@ -490,7 +491,9 @@ class Site:
         if registered:
             account = f"--account={trunk.name}"
             profile = f"--profile={trunk.name}"
-            self.daemon.operator("customer", "add", trunk.name, f"--name={trunk.name}", profile, account)
+            self.daemon.operator(
+                "customer", "add", trunk.name, f"--name={trunk.name}", profile, account, "--vetted-by=site"
+            )
             self.daemon.operator("number", "grant", trunk.name, f"+{trunk.name}", f"+{trunk.name}")
         party = Party(trunk.name, trunk.address, form, (trunk.name,))
         return party, SipPhone(trunk.address, trunk.port, **behaviour)

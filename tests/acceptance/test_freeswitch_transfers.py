@@ -221,7 +221,9 @@ def site(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -
             ("desk", f"--sip-user={DESK_USER}", DESK),
             ("forwarder", f"--account={FORWARDER_ACCOUNT}", FORWARDER),
         ):
-            made.daemon.operator("customer", "add", name, f"--name={name}", "--profile=desk", endpoint)
+            made.daemon.operator(
+                "customer", "add", name, f"--name={name}", "--profile=desk", endpoint, "--vetted-by=site"
+            )
             made.daemon.operator("number", "grant", name, f"+{number}", f"+{number}")
         yield made
 

@@ -230,7 +230,10 @@ def _register(daemon: Daemon, customers: Sequence[tuple[str, str]]) -> None:
         daemon.operator("db", "migrate")
         daemon.operator("profile", "set", "wide", *limits)
         for name, account in customers:
-            daemon.operator("customer", "add", name, f"--name={name}", "--profile=wide", f"--account={account}")
+            daemon.operator(
+                "customer", "add", name, f"--name={name}", "--profile=wide", f"--account={account}",
+                "--vetted-by=bench",
+            )  # fmt: skip
             daemon.operator("number", "grant", name, f"+{_CALLER}", f"+{_CALLER}")
 
 

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import asyncpg
 
 from ringfence.errors import BadInputError, ConflictError
-from ringfence.store import endpoints, policy
+from ringfence.store import endpoints, policy, profiles, vetting
 from ringfence.store.connect import current_actor
+
+KINDS = ("end_user", "provider")
+STATES = ("prospect", "active", "restricted", "suspended", "terminated")
+RESTRICTED_PROFILE = "restricted"
+
+# What may be done with a customer in each state, as state_may_become in SQL has it.
+_MOVES = {
+    "prospect": ("activate", "terminate"),
+    "active": ("restrict", "suspend", "terminate"),
+    "restricted": ("activate", "suspend", "terminate"),
+    "suspended": ("suspend", "reinstate", "terminate"),
+    "terminated": ("terminate",),
+}
+_BECOMES = {"activate": "active", "restrict": "restricted", "suspend": "suspended", "terminate": "terminated"}
+_ENDS_CALLS = ("suspended", "terminated")
 
 
 async def add_customer(
@@ -18,103 +34,128 @@ async def add_customer(
     customer: str,
     *,
     name: str,
-    profile: str = policy.DEFAULT_PROFILE,
+    profile: str = profiles.DEFAULT_PROFILE,
     time_zone: str = "UTC",
+    kind: str = "end_user",
+    restricted_profile: str = RESTRICTED_PROFILE,
+    contact_email: str = "",
     recognised_by: Sequence[endpoints.Endpoint] = (),
+    vetted: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Add an active customer with its endpoints; True if the profile `default` had to be made for it.
+    """Add a prospect with its endpoints; True if the profile `default` had to be made for it. With `vetted`, the
+    facts of a short vetting, that is recorded and the customer is active.
 
     Raises BadInputError on a malformed field, NotFoundError on an unknown profile, and ConflictError if the
     customer or an endpoint exists. Then nothing was added.
     """
     policy.check_name("customer", customer)
     policy.check_text("--name", name)
+    _check_kind(kind)
     async with connection.transaction():
         await _check_time_zone(connection, time_zone)
-        made = profile == policy.DEFAULT_PROFILE and await policy.make_default_profile(connection)
-        await policy.require_profile(connection, profile)
+        made = profile == profiles.DEFAULT_PROFILE and await profiles.make_default_profile(connection)
+        await profiles.require_profile(connection, profile)
+        await profiles.require_profile(connection, restricted_profile)
         added = await connection.fetchval(
-            "insert into customers (customer, name, profile, time_zone) values ($1, $2, $3, $4) "
-            "on conflict do nothing returning true",
+            "insert into customers (customer, name, profile, time_zone, kind, restricted_profile, contact_email) "
+            "values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing returning true",
             customer,
             name,
             profile,
             time_zone,
+            kind,
+            restricted_profile,
+            contact_email,
         )
         if not added:
             raise ConflictError(
                 f"there already is a customer {customer!r}; 'ringfence customer show {customer}' "
                 "shows it, 'ringfence customer set' changes it"
             )
-        await policy.note_change(
-            connection, "customer.add", customer, {"name": name, "profile": profile, "time_zone": time_zone}
-        )
+        detail: policy.Row = {"name": name, "profile": profile, "time_zone": time_zone, "kind": kind}
+        detail |= {"restricted_profile": restricted_profile, "contact_email": contact_email}
+        await policy.note_change(connection, "customer.add", customer, detail)
         for endpoint in recognised_by:
             await endpoints.insert(connection, customer, endpoint)
+        if vetted is not None:
+            await vetting.record(connection, customer, vetted, short=True)
+            await move(connection, customer, "activate")
     return made
 
 
-async def change_customer(
-    connection: asyncpg.Connection,
-    customer: str,
-    *,
-    name: str | None,
-    profile: str | None,
-    time_zone: str | None,
-) -> None:
-    """Change what is given and leave the rest. Raises as `add_customer` does, and NotFoundError."""
+async def change_customer(connection: asyncpg.Connection, customer: str, changes: Mapping[str, str]) -> None:
+    """Change the columns that are given: name, profile, time_zone, kind, restricted_profile, contact_email. Raises
+    as `add_customer` does, and NotFoundError."""
     async with connection.transaction():
         await policy.lock_customer(connection, customer)
-        if name is not None:
-            policy.check_text("--name", name)
-        if time_zone is not None:
-            await _check_time_zone(connection, time_zone)
-        if profile is not None:
-            await policy.require_profile(connection, profile)
+        if "name" in changes:
+            policy.check_text("--name", changes["name"])
+        if "time_zone" in changes:
+            await _check_time_zone(connection, changes["time_zone"])
+        if "kind" in changes:
+            _check_kind(changes["kind"])
+        for profile in ("profile", "restricted_profile"):
+            if profile in changes:
+                await profiles.require_profile(connection, changes[profile])
+        columns = ("name", "profile", "time_zone", "kind", "restricted_profile", "contact_email")
         await connection.execute(
             "update customers set name = coalesce($2, name), profile = coalesce($3, profile), "
-            "time_zone = coalesce($4, time_zone) where customer = $1",
+            "time_zone = coalesce($4, time_zone), kind = coalesce($5, kind), "
+            "restricted_profile = coalesce($6, restricted_profile), contact_email = coalesce($7, contact_email) "
+            "where customer = $1",
             customer,
-            name,
-            profile,
-            time_zone,
+            *(changes.get(column) for column in columns),
         )
-        changes = {"name": name, "profile": profile, "time_zone": time_zone}
-        await policy.note_change(
-            connection, "customer.set", customer, {k: v for k, v in changes.items() if v is not None}
-        )
+        await policy.note_change(connection, "customer.set", customer, dict(changes))
 
 
-async def customers(connection: asyncpg.Connection) -> list[policy.Row]:
-    """Every customer with its state, profile, and how many endpoints and grants it has."""
+async def customers(
+    connection: asyncpg.Connection, *, state: str | None = None, due_days: int | None = None
+) -> list[policy.Row]:
+    """Every customer, or those in `state`, with its profile, its vetting's end and how many endpoints and grants
+    it has. With `due_days` those whose vetting runs out within so many days, or has: the first to run out first.
+
+    Raises BadInputError if there is no such state.
+    """
+    if state is not None and state not in STATES:
+        raise BadInputError(f"--state: {state!r} is none of {', '.join(STATES)}")
     return policy.rows(
         await connection.fetch(
-            "select customer, name, state, profile, time_zone, "
+            "select customer, name, state, kind, profile, time_zone, vetted_until, "
             "(select count(*) from endpoints e where e.customer = c.customer) as endpoints, "
             "(select count(*) from grants g where g.customer = c.customer) as grants "
-            "from customers c order by customer"
+            "from customers c where ($1::text is null or state = $1) and ($2::integer is null "
+            "or state <> 'terminated' and vetted_until <= now() + $2 * interval '1 day') "
+            "order by case when $2 is not null then vetted_until end, customer",
+            state,
+            due_days,
         )
     )
 
 
 async def show_customer(connection: asyncpg.Connection, customer: str) -> policy.Row:
-    """One customer with its caps, endpoints, grants in sum, counters and last ten policy changes.
+    """One customer with the caps that hold now, its newest vetting, endpoints, grants in sum, counters and last
+    ten policy changes.
 
     Raises NotFoundError.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await policy.require_customer(connection, customer)
         found = await connection.fetchrow(
-            "select c.customer, c.name, c.state, c.state_reason, c.state_since, c.time_zone, c.created_at, "
-            "p.profile, p.calls_per_second::float8 as calls_per_second, p.burst, p.concurrent_calls, "
+            "select c.customer, c.name, c.kind, c.state, c.state_reason, c.state_since, c.vetted_until, "
+            "c.rmd_status, c.rmd_checked_at, c.contact_email, c.time_zone, c.created_at, "
+            "c.profile, c.restricted_profile, p.profile as caps_of, "
+            "p.calls_per_second::float8 as calls_per_second, p.burst, p.concurrent_calls, "
             "p.calls_per_day, coalesce(k.live_calls, 0) as live_calls, "
             "case when k.day = (now() at time zone c.time_zone)::date then k.calls_today else 0 end "
             "as calls_today "
-            "from customers c join limit_profiles p using (profile) left join counters k using (customer) "
-            "where c.customer = $1",
+            "from customers c join limit_profiles p "
+            "on p.profile = case c.state when 'restricted' then c.restricted_profile else c.profile end "
+            "left join counters k using (customer) where c.customer = $1",
             customer,
         )
         shown = dict(found or {})
+        shown["vetting"] = await vetting.newest(connection, customer)
         shown["endpoints"] = await endpoints.listed(connection, customer)
         shown["grants"] = policy.rows(
             await connection.fetch(
@@ -137,32 +178,46 @@ async def show_customer(connection: asyncpg.Connection, customer: str) -> policy
     return shown
 
 
-async def set_state(
+async def move(
     connection: asyncpg.Connection,
     customer: str,
-    state: str,
-    reason: str,
+    verb: str,
+    reason: str = "",
     *,
+    restricted: bool = False,
     hang_up: bool = False,
     approved_by: str = "",
-) -> str:
-    """Suspend a customer (`suspended`) or take it back (`active`, only from suspended); returns its old state.
+) -> tuple[str, str]:
+    """Activate, restrict, suspend, reinstate or terminate a customer; returns the state before and after.
 
-    With `hang_up` every daemon ends the customer's live calls, emergency calls excepted. Reinstating is
-    written down as approved by `approved_by`, by default the user at the keyboard.
+    With `hang_up` every daemon ends the customer's live calls, emergency calls excepted: that may be asked for
+    later too. Reinstating, to active or `restricted`, is written down as approved by `approved_by`, by default the
+    user at the keyboard.
 
-    Raises NotFoundError, and ConflictError if the customer is in no state to be moved from.
+    Raises NotFoundError, BadInputError if a reason is missing, and ConflictError if the state does not allow it,
+    or the customer has no vetting that holds.
     """
-    policy.check_text("--reason", reason)
+    if reason or verb != "activate":
+        policy.check_text("--reason", reason)
     async with connection.transaction():
         before = await policy.lock_customer(connection, customer)
-        if state == "active" and before != "suspended":
-            raise ConflictError(f"customer {customer!r} is {before}, not suspended: nothing to reinstate")
+        state = _BECOMES.get(verb) or ("restricted" if restricted else "active")
+        if verb not in _MOVES[before]:
+            raise ConflictError(f"customer {customer!r} is {before}: {_possible(customer, before)}")
         hanging_up = await connection.fetchval("select hang_up from customers where customer = $1", customer)
-        if state == before == "suspended" and (hanging_up or not hang_up):
+        if state == before and (hanging_up or not hang_up):
             raise ConflictError(
-                f"customer {customer!r} is suspended already; "
+                f"customer {customer!r} is {state} already; "
                 f"'ringfence customer show {customer}' says since when and why"
+            )
+        vetted = await connection.fetchval(
+            "select vetted_until > clock_timestamp() from customers where customer = $1", customer
+        )
+        if state not in _ENDS_CALLS and not vetted:
+            raise ConflictError(
+                f"customer {customer!r} is {before} and cannot become {state}: its vetting "
+                f"{'ran out' if vetted is False else 'was never done'}; "
+                f"'ringfence customer vet {customer}' records one"
             )
         await connection.fetchval(
             "select ringfence.set_customer_state($1, $2, $3, $4, $5)",
@@ -170,9 +225,21 @@ async def set_state(
             state,
             reason,
             hang_up,
-            approved_by or current_actor(),
+            (approved_by or current_actor()) if verb == "reinstate" else "",
         )
-    return before
+    return before, state
+
+
+def _possible(customer: str, state: str) -> str:
+    if state == "terminated":
+        return "that is for good; a new customer needs a new name"
+    verbs = [f"'ringfence customer {verb} {customer}'" for verb in _MOVES[state] if _BECOMES.get(verb) != state]
+    return f"possible are {', '.join(verbs[:-1])} and {verbs[-1]}"
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise BadInputError(f"--kind: {kind!r} is none of {', '.join(KINDS)}")
 
 
 async def _check_time_zone(connection: asyncpg.Connection, time_zone: str) -> None:
