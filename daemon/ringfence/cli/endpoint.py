@@ -21,7 +21,14 @@ Trunks = Annotated[list[str] | None, typer.Option("--trunk", help="Trunk or gate
 Addresses = Annotated[list[str] | None, typer.Option("--source-address", help="IP address. May be repeated.")]
 Host = Annotated[str, typer.Option("--host", help="Ringfence host they hold on; * for every host.")]
 
-COLUMNS = ("endpoint", "customer", "kind", "value", "host", "enabled")
+Traffic = Annotated[
+    str,
+    typer.Option(
+        "--traffic", help="telemarketing or conversational; a campaign that a call names decides over it."
+    ),
+]
+
+COLUMNS = ("endpoint", "customer", "kind", "value", "host", "traffic", "enabled")
 
 
 def named(
@@ -38,22 +45,27 @@ def named(
     return [Endpoint(kind, value, host) for kind, values in options.items() for value in values or ()]
 
 
-async def _change(session: Session, customer: str, changed: list[Endpoint], done: str) -> None:
+async def _change(
+    session: Session, customer: str, changed: list[Endpoint], done: str, traffic: str = "conversational"
+) -> None:
     from ringfence.store import endpoints
 
     if not changed:
         raise BadInputError("name an endpoint: --account, --sip-user, --trunk or --source-address")
     async with session.database() as connection:
         if done == "added":
-            await endpoints.add(connection, customer, changed)
+            await endpoints.add(connection, customer, changed, traffic=traffic)
         elif done == "removed":
             await endpoints.remove(connection, customer, changed)
+        elif done == "changed":
+            await endpoints.set_traffic(connection, customer, changed, traffic)
         else:
             await endpoints.enable(connection, customer, changed, enabled=done == "enabled")
     shown = [{"kind": e.kind, "value": e.value, "host": e.host} for e in (c.checked() for c in changed)]
     session.output.document({"customer": customer, done: shown})
+    is_now = f": {traffic}" if done in ("added", "changed") else ""
     for endpoint in changed:
-        session.output.line(f"{customer}: {endpoint.checked()} {done}")
+        session.output.line(f"{customer}: {endpoint.checked()} {done}{is_now}")
 
 
 @verb(app, "add")
@@ -66,9 +78,26 @@ async def add(
     trunk: Trunks = None,
     source_address: Addresses = None,
     host: Host = "*",
+    traffic: Traffic = "conversational",
 ) -> None:
     """Recognise calls as this customer's. All are added or none."""
-    await _change(session, customer, named(account, sip_user, trunk, source_address, host), "added")
+    await _change(session, customer, named(account, sip_user, trunk, source_address, host), "added", traffic)
+
+
+@verb(app, "set")
+async def change(
+    session: Session,
+    *,
+    customer: Customer,
+    traffic: Traffic,
+    account: Accounts = None,
+    sip_user: SipUsers = None,
+    trunk: Trunks = None,
+    source_address: Addresses = None,
+    host: Host = "*",
+) -> None:
+    """Say whether calls of these endpoints are telemarketing. All are changed or none."""
+    await _change(session, customer, named(account, sip_user, trunk, source_address, host), "changed", traffic)
 
 
 @verb(app, "remove")

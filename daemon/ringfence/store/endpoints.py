@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import asyncpg
 
 from ringfence.errors import BadInputError, ConflictError, NotFoundError
-from ringfence.store import policy
+from ringfence.store import campaigns, policy
 
 _THIS_ONE = "where customer = $1 and kind = $2 and value = $3 and host = $4"
 _REMOVE = f"delete from endpoints {_THIS_ONE}"  # noqa: S608 - constants only
 _ENABLE = f"update endpoints set enabled = true {_THIS_ONE}"  # noqa: S608
 _DISABLE = f"update endpoints set enabled = false {_THIS_ONE}"  # noqa: S608
+_SET_TRAFFIC = f"update endpoints set traffic = $5 {_THIS_ONE}"  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +52,26 @@ async def listed(connection: asyncpg.Connection, customer: str | None = None) ->
         await policy.require_customer(connection, customer)
     return policy.rows(
         await connection.fetch(
-            "select endpoint, customer, kind, value, host, enabled, created_at from endpoints "
+            "select endpoint, customer, kind, value, host, traffic, enabled, created_at from endpoints "
             "where $1::text is null or customer = $1 order by customer, kind, value, host",
             customer,
         )
     )
 
 
-async def add(connection: asyncpg.Connection, customer: str, added: Sequence[Endpoint]) -> None:
-    """Add all of them or, with ConflictError or NotFoundError, none."""
+async def add(
+    connection: asyncpg.Connection,
+    customer: str,
+    added: Sequence[Endpoint],
+    *,
+    traffic: str = "conversational",
+) -> None:
+    """Add all of them or, with BadInputError, ConflictError or NotFoundError, none."""
+    campaigns.check_traffic("--traffic", traffic)
     async with connection.transaction():
         await policy.require_customer(connection, customer)
         for endpoint in added:
-            await insert(connection, customer, endpoint)
+            await insert(connection, customer, endpoint, traffic=traffic)
 
 
 async def remove(connection: asyncpg.Connection, customer: str, removed: Sequence[Endpoint]) -> None:
@@ -79,31 +87,48 @@ async def enable(
     await _change(connection, customer, changed, action, _ENABLE if enabled else _DISABLE)
 
 
+async def set_traffic(
+    connection: asyncpg.Connection, customer: str, changed: Sequence[Endpoint], traffic: str
+) -> None:
+    """Say of all of them what traffic their calls are or, with BadInputError or NotFoundError, of none."""
+    campaigns.check_traffic("--traffic", traffic)
+    await _change(connection, customer, changed, "endpoint.set", _SET_TRAFFIC, traffic=traffic)
+
+
 async def _change(
-    connection: asyncpg.Connection, customer: str, changed: Sequence[Endpoint], action: str, statement: str
+    connection: asyncpg.Connection,
+    customer: str,
+    changed: Sequence[Endpoint],
+    action: str,
+    statement: str,
+    **more: str,
 ) -> None:
     async with connection.transaction():
         await policy.require_customer(connection, customer)
         for endpoint in (named.checked() for named in changed):
-            done = await connection.execute(statement, customer, endpoint.kind, endpoint.value, endpoint.host)
+            key = (customer, endpoint.kind, endpoint.value, endpoint.host)
+            done = await connection.execute(statement, *key, *more.values())
             if done.endswith(" 0"):
                 raise NotFoundError(
                     f"customer {customer!r} has no {endpoint}; "
                     f"'ringfence endpoint list {customer}' shows what it has"
                 )
-            await policy.note_change(connection, action, customer, _endpoint_detail(endpoint))
+            await policy.note_change(connection, action, customer, {**_endpoint_detail(endpoint), **more})
 
 
-async def insert(connection: asyncpg.Connection, customer: str, named: Endpoint) -> None:
+async def insert(
+    connection: asyncpg.Connection, customer: str, named: Endpoint, *, traffic: str = "conversational"
+) -> None:
     """Add one endpoint in the caller's transaction. Raises BadInputError, and ConflictError if it exists."""
     endpoint = named.checked()
     added = await connection.fetchval(
-        "insert into endpoints (customer, kind, value, host) values ($1, $2, $3, $4) on conflict do nothing "
-        "returning true",
+        "insert into endpoints (customer, kind, value, host, traffic) values ($1, $2, $3, $4, $5) "
+        "on conflict do nothing returning true",
         customer,
         endpoint.kind,
         endpoint.value,
         endpoint.host,
+        traffic,
     )
     if not added:
         owner = await connection.fetchval(
@@ -116,7 +141,8 @@ async def insert(connection: asyncpg.Connection, customer: str, named: Endpoint)
             f"{endpoint} already belongs to customer {owner!r}: 'ringfence endpoint remove {owner} "
             f"…' takes it away first"
         )
-    await policy.note_change(connection, "endpoint.add", customer, _endpoint_detail(endpoint))
+    detail = {**_endpoint_detail(endpoint), "traffic": traffic}
+    await policy.note_change(connection, "endpoint.add", customer, detail)
 
 
 def _endpoint_detail(endpoint: Endpoint) -> policy.Row:

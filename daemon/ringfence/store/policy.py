@@ -1,4 +1,4 @@
-"""Limit profiles, and what every change of policy shares: its entry in policy_changes, names that are checked."""
+"""What every change of policy shares: its entry in policy_changes, and names that are checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import difflib
 import json
 import re
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 import asyncpg
@@ -14,9 +13,6 @@ import asyncpg
 from ringfence.errors import BadInputError, NotFoundError
 
 Row = dict[str, Any]
-
-DEFAULT_PROFILE = "default"
-DEFAULT_CAPS = (Decimal(10), 10, 30, None)  # calls per second, burst, concurrent calls, calls per day
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NAME_RULE = "use at most 63 lower-case letters, digits, '-' and '_', beginning with a letter or digit"
@@ -28,79 +24,6 @@ async def note_change(connection: asyncpg.Connection, action: str, customer: str
         "select ringfence.note_change($1, $2, $3)", action, customer, json.dumps(detail, default=str)
     )
     return version
-
-
-async def set_profile(
-    connection: asyncpg.Connection,
-    profile: str,
-    *,
-    calls_per_second: Decimal,
-    burst: int,
-    concurrent_calls: int,
-    calls_per_day: int | None,
-) -> bool:
-    """Make a limit profile or change its caps; True if it is new. Raises BadInputError on a bad name."""
-    check_name("profile", profile)
-    async with connection.transaction():
-        created: bool = await connection.fetchval(
-            "insert into limit_profiles (profile, calls_per_second, burst, concurrent_calls, calls_per_day) "
-            "values ($1, $2, $3, $4, $5) on conflict (profile) do update set calls_per_second = $2, burst = $3, "
-            "concurrent_calls = $4, calls_per_day = $5 returning xmax = 0",
-            profile,
-            calls_per_second,
-            burst,
-            concurrent_calls,
-            calls_per_day,
-        )
-        await note_change(
-            connection,
-            "profile.set",
-            "",
-            {
-                "profile": profile,
-                "calls_per_second": float(calls_per_second),
-                "burst": burst,
-                "concurrent_calls": concurrent_calls,
-                "calls_per_day": calls_per_day,
-            },
-        )
-    return created
-
-
-async def profiles(connection: asyncpg.Connection) -> list[Row]:
-    """Every limit profile with the number of its customers."""
-    return rows(
-        await connection.fetch(
-            "select profile, calls_per_second::float8 as calls_per_second, burst, concurrent_calls, "
-            "calls_per_day, (select count(*) from customers c where c.profile = p.profile) as customers "
-            "from limit_profiles p order by profile"
-        )
-    )
-
-
-async def make_default_profile(connection: asyncpg.Connection) -> bool:
-    """Make the profile `default` if it is missing; True if it was."""
-    if await connection.fetchval("select true from limit_profiles where profile = $1", DEFAULT_PROFILE):
-        return False
-    cps, burst, concurrent, per_day = DEFAULT_CAPS
-    return await set_profile(
-        connection,
-        DEFAULT_PROFILE,
-        calls_per_second=cps,
-        burst=burst,
-        concurrent_calls=concurrent,
-        calls_per_day=per_day,
-    )
-
-
-async def require_profile(connection: asyncpg.Connection, profile: str) -> None:
-    """Raises NotFoundError, with the name that is close, if there is no such profile."""
-    if not await connection.fetchval("select true from limit_profiles where profile = $1", profile):
-        names = [row[0] for row in await connection.fetch("select profile from limit_profiles order by profile")]
-        raise NotFoundError(
-            f"there is no profile {profile!r}{did_you_mean(profile, names)} 'ringfence profile list' "
-            f"shows all, 'ringfence profile set {profile}' makes it"
-        )
 
 
 async def require_customer(connection: asyncpg.Connection, customer: str) -> None:
