@@ -35,7 +35,8 @@ declare
 begin
   select coalesce(max(version), 0) into v_version from policy_changes;
 
-  -- Rows that get locked are taken in customer order, so that batches from several hosts cannot deadlock.
+  -- Rows that get locked are taken in customer order, so that batches from several hosts cannot deadlock; and a
+  -- customer's calls in the order they were asked about, which the ids tell.
   for r in
     -- Not everything it tells, but what is needed here: each column costs a little, and a caller waits.
     select
@@ -46,7 +47,7 @@ begin
       grant_id, attestation, destination_rule, destination_action, destination_calls_per_day,
       destination_calls_per_month, destination_minutes_per_day, destination_minutes_per_month,
       failed_do_not_originate, failed_grant, reason, would_reject
-    from judged(p_attempts, v_now) order by customer collate "C" nulls first
+    from judged(p_attempts, v_now) order by customer collate "C" nulls first, decision_id
   loop
     v_answer := null;
     v_over := '{}';

@@ -82,34 +82,36 @@ cross join lateral (
 cross join lateral (
   select
     coalesce(m.traffic, e.traffic) as traffic,
-    case when a.called_e164 >= 1000000 then a.called_e164 end as digits,
-    case when n.kind = 'satellite' or n.kind = 'premium' and h.soil <> s.home_country then 'international'
+    case when a.called_e164 >= 1000000 then rpad(a.called_e164::text, 15, '0')::bigint end as padded,
+    case when n.kind = 'satellite' or n.kind in ('premium', 'toll_free') and h.soil <> s.home_country
+           then 'international'
     end as wider_class,
     case when a.called_e164 < 1000000 then 'service'
          when n.kind <> '' then n.kind
          when h.soil = s.home_country then 'domestic'
          when a.called_e164 is not null then 'international' end as class
 ) t
-left join lateral (
-  select r.*
-  from (values (e.customer), ('*')) w(customer)
-  cross join unnest(
-    array[
-      t.digits, t.digits / 10, t.digits / 100, t.digits / 1000, t.digits / 10000, t.digits / 100000,
-      t.digits / 1000000, t.digits / 10000000, t.digits / 100000000, t.digits / 1000000000,
-      t.digits / 10000000000, t.digits / 100000000000, t.digits / 1000000000000, t.digits / 10000000000000,
-      t.digits / 100000000000000, 0, 0, 0],
-    array['', '', '', '', '', '', '', '', '', '', '', '', '', '', '', n.country, t.class, t.wider_class]
-  ) u(prefix, area)
-  cross join lateral (
-    select r.* from ringfence.destination_rules r
-    where r.customer = w.customer and r.prefix = u.prefix and r.area = u.area
-    limit 1  -- by the whole key, and not by whatever the planner takes for a short list
-  ) r
-  where exists (select from ringfence.destination_rules)
-  order by r.customer = '*', r.prefix desc, r.area <> n.country, r.area <> t.class
-  limit 1
-) x on true
+-- The first that is found: the customer's own rules, then those for all; of each its prefixes, country, class.
+cross join lateral (
+  select coalesce(
+    (select case when r.last >= t.padded then r.destination_rule end from ringfence.destination_ranges r
+     where r.customer = e.customer and r.first <= t.padded order by r.first desc limit 1),
+    (select r.destination_rule from ringfence.destination_rules r
+     where r.customer = e.customer and r.prefix = 0 and r.area = n.country),
+    (select r.destination_rule from ringfence.destination_rules r
+     where r.customer = e.customer and r.prefix = 0 and r.area = t.class),
+    (select r.destination_rule from ringfence.destination_rules r
+     where r.customer = e.customer and r.prefix = 0 and r.area = t.wider_class),
+    (select case when r.last >= t.padded then r.destination_rule end from ringfence.destination_ranges r
+     where r.customer = '*' and r.first <= t.padded order by r.first desc limit 1),
+    (select r.destination_rule from ringfence.destination_rules r
+     where r.customer = '*' and r.prefix = 0 and r.area = n.country),
+    (select r.destination_rule from ringfence.destination_rules r
+     where r.customer = '*' and r.prefix = 0 and r.area = t.class),
+    (select r.destination_rule from ringfence.destination_rules r
+     where r.customer = '*' and r.prefix = 0 and r.area = t.wider_class)) as destination_rule
+) y
+left join ringfence.destination_rules x on x.destination_rule = y.destination_rule
 cross join lateral (
   select case when t.traffic = 'telemarketing'
               then ringfence.do_not_call_entry(e.customer, a.called_e164, coalesce(a.asked_at, p_now)) end as entry

@@ -35,7 +35,8 @@ begin
     with gone as (
       delete from leases l using unnest(v_ends) e
       where l.customer = e.customer and l.decision_id = e.decision_id
-      returning l.customer, l.counted, l.scopes, (e.ended_at at time zone (
+      -- A switch whose clock is ahead must not begin tomorrow.
+      returning l.customer, l.counted, l.scopes, (least(e.ended_at, clock_timestamp()) at time zone (
         select c.time_zone from customers c where c.customer = l.customer))::date as day,
         case when e.ended_at > e.answered_at then ceil(extract(epoch from e.ended_at - e.answered_at))::bigint
              else 0 end as seconds

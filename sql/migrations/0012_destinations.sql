@@ -26,6 +26,19 @@ comment on column ringfence.destination_rules.calls_per_month is 'Allowed calls 
 comment on column ringfence.destination_rules.minutes_per_day is 'Answered minutes of one customer under this rule per day.';
 comment on column ringfence.destination_rules.minutes_per_month is 'Answered minutes of one customer under this rule per month.';
 
+create table ringfence.destination_ranges (
+  customer         text not null,
+  first            bigint not null,
+  last             bigint not null check (last >= first),
+  destination_rule bigint not null,
+  primary key (customer, first)
+);
+comment on table ringfence.destination_ranges is 'The rules for prefixes as ranges that do not overlap, the longest prefix winning: made from destination_rules by a trigger, so that a decision finds its rule in one descent.';
+comment on column ringfence.destination_ranges.customer is 'Whose calls, or * for all.';
+comment on column ringfence.destination_ranges.first is 'First number, its E.164 digits filled up to 15 with zeros.';
+comment on column ringfence.destination_ranges.last is 'Last number, its digits filled up to 15 with nines.';
+comment on column ringfence.destination_ranges.destination_rule is 'The rule that holds there.';
+
 alter table ringfence.endpoints add column traffic text not null default 'conversational'
   check (traffic in ('conversational', 'telemarketing'));
 comment on column ringfence.endpoints.traffic is 'Whether its calls are telemarketing: do-not-call lists and calling hours hold for those only.';
