@@ -20,7 +20,7 @@ NOT_DIALLABLE = "not_diallable"
 
 _SEPARATORS = str.maketrans("", "", " -.()")
 _DIGITS = re.compile(r"\+?[0-9]+", re.ASCII)
-_WITHHELD = frozenset({"anonymous", "unknown", "unavailable", "restricted", "private", "withheld", "<unknown>"})
+WITHHELD = frozenset({"anonymous", "unknown", "unavailable", "restricted", "private", "withheld", "<unknown>"})
 # NXX-NXX-XXXX, N = 2-9. The area code's second digit is not 9, 37X and 96X are reserved, and neither area code nor
 # exchange is N11; only in toll-free area codes any exchange but 911 may be.
 NANP_NATIONAL = (
@@ -38,7 +38,7 @@ def canonical(raw: str, plan: NumberingPlan, *, called: bool) -> Number:
     the plan stands for itself (no E.164 number is that short).
     """
     text = raw.strip()
-    if not text or text.lower() in _WITHHELD:
+    if not text or text.lower() in WITHHELD:
         return Number(None, MISSING)
     if len(text) > MAX_RAW_LENGTH:
         return Number(None, TOO_LONG)
@@ -132,7 +132,7 @@ class Numbering:
             attempt,
             caller,
             canonical(attempt.called, plan, called=True),
-            caller_withheld=attempt.withheld or attempt.caller.strip().lower() in _WITHHELD,
+            caller_withheld=attempt.withheld or attempt.caller.strip().lower() in WITHHELD,
         )
 
 

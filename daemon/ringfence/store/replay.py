@@ -23,7 +23,7 @@ from uuid import UUID
 import asyncpg
 
 from ringfence.errors import ConflictError, DatabaseError
-from ringfence.numbering import _WITHHELD as WITHHELD
+from ringfence.numbering import WITHHELD
 from ringfence.store.policy import Row
 from ringfence.store.replay_caps import Caps, Counters, Outcome, Profile
 
