@@ -30,6 +30,7 @@ _TYPES = (PREMIUM, TOLL_FREE, _NON_GEOGRAPHIC, _FIXED, _MOBILE)
 NANP = 1
 _NANP_NATIONAL_DIGITS = 10
 _NANP_AREA_DIGITS = 3
+_FEWEST_DIGITS = 7  # of a called number that is no short code
 _MOST_DIGITS = 15
 
 
@@ -37,23 +38,51 @@ _MOST_DIGITS = 15
 class Block:
     """Every number that begins with `prefix`.
 
-    `country` is empty for numbers of no country. `geographic` is true if the digits tell where in the country the
-    called party is; as in phonenumbers, those of a mobile seldom do.
+    `country` is empty for numbers of no country. Numbers that have one of the lengths `other_digits`, country code
+    included, are of `other_kind`, all others of `kind`. `geographic` is true if the digits tell where in the
+    country the called party is; as in phonenumbers, those of a mobile seldom do.
     """
 
     prefix: str
     country: str
     kind: str
+    other_digits: tuple[int, ...]
+    other_kind: str
     geographic: bool
 
 
 class _What(NamedTuple):
     country: str
     type: str
+    other_digits: tuple[int, ...] = ()
+    other_kind: str = ""
 
 
 # Of the numbers that begin with some digits: what all of them are, or a plan for each digit that may follow.
 _Plan: TypeAlias = "_What | tuple[_Plan, ...]"
+
+
+class _Lengths(NamedTuple):
+    """How many national digits numbers of each kind have: bit n is set if some have n."""
+
+    premium: int = 0
+    toll_free: int = 0
+    other: int = 0
+
+    def with_(self, type_: str, lengths: int) -> _Lengths:
+        if type_ == PREMIUM:
+            return self._replace(premium=self.premium | lengths)
+        if type_ == TOLL_FREE:
+            return self._replace(toll_free=self.toll_free | lengths)
+        return self._replace(other=self.other | lengths)
+
+
+class _Above(NamedTuple):
+    """What is known of some digits from those before them."""
+
+    country: str = ""
+    ended: _Lengths = _Lengths()  # numbers that end before and, filled up with zeros, begin with these digits
+    beyond_premium: bool = False  # some of the digits before are a whole premium number
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +111,10 @@ class CallingCode:
         self._ends: list[_End] = []
         self._bits_of: dict[str, int] = {}  # region: every bit of its patterns but the leading digits
         self._owners: dict[tuple[str, str], int] = {}  # the same by region and type
+        self._owned: dict[tuple[str, str], list[tuple[int, int]]] = {}  # of each pattern: its bits, its lengths
         self._led: dict[str, tuple[int, int]] = {}  # region: the bit 'leading digits matched', all bits of these
-        self._known: dict[tuple[int, int], frozenset[tuple[str, str]]] = {}
-        self._plans: dict[tuple[int, int], _Plan] = {}
+        self._known: dict[tuple[int, int], dict[tuple[str, str], int]] = {}
+        self._plans: dict[tuple[int, int, _Above], _Plan] = {}
         self._known_as: dict[str, str] = {}
         if not local:
             self._known_as = {_NON_GEOGRAPHIC: _FIXED, _MOBILE: _FIXED}
@@ -102,7 +132,7 @@ class CallingCode:
 
     def blocks(self) -> Iterator[Block]:
         """Blocks that together hold every number of the code, in order and none within another."""
-        return _blocks(self._code, self._plan(self._possible(self._start, 0), 0))
+        return _blocks(self._code, self._plan(self._possible(self._start, 0), 0, _Above()))
 
     def _read(self, code: int, region: str) -> None:
         metadata = PhoneMetadata.metadata_for_region_or_calling_code(code, region)
@@ -125,43 +155,93 @@ class CallingCode:
             self._ends.append(_End(matched, region, known_as, lengths))
             self._bits_of[region] = self._bits_of.get(region, 0) | bits
             self._owners[region, known_as] = self._owners.get((region, known_as), 0) | bits
+            possible = sum(1 << length for length in lengths) or -1
+            self._owned.setdefault((region, known_as), []).append((bits, possible))
 
-    def _plan(self, state: int, digits: int) -> _Plan:
+    def _plan(self, state: int, digits: int, above: _Above) -> _Plan:
         """What the numbers are that begin with the `digits` national digits that led to `state`."""
-        plan = self._plans.get((state, digits))
+        plan = self._plans.get((state, digits, above))
         if plan is None:
-            plan = self._plans[state, digits] = self._make_plan(state, digits)
+            plan = self._plans[state, digits, above] = self._make_plan(state, digits, above)
         return plan
 
-    def _make_plan(self, state: int, digits: int) -> _Plan:
+    def _make_plan(self, state: int, digits: int, above: _Above) -> _Plan:
         numbers = self._numbers(state, digits)
+        if not numbers:
+            return self._what(above, {})
         ends = self._number(state)
+        here = above._replace(country=self._country({region for region, _ in numbers}, digits))
         if ends is not None and ends[1] == PREMIUM:
             # Whoever dials digits after a whole number reaches that number.
-            return _What(_iso(ends[0]), PREMIUM)
-        types = {type_ for _, type_ in numbers}
-        unassigned = _What(self._country({region for region, _ in numbers}, digits), _UNASSIGNED)
-        if not numbers:
-            return unassigned
+            here = here._replace(beyond_premium=True)
         if len(self._code) + digits == _MOST_DIGITS:
-            return unassigned._replace(type=next(type_ for type_ in _TYPES if type_ in types))
+            return self._what(here, {} if ends is None else {ends: 1 << digits})
         steps = [self._step(state, digit, digits + 1) for digit in range(10)]
-        if self._is_one_block(numbers, digits) and (
-            # What is not known to be free is not.
-            types != {TOLL_FREE} or ends is not None or all(self._numbers(after, digits + 1) for after in steps)
+        if self._is_one_block(numbers, digits) and self._is_known_throughout(
+            {type_ for _, type_ in numbers}, ends, [self._numbers(after, digits + 1) for after in steps], here
         ):
-            return unassigned._replace(type=types.pop())
+            return self._what(here, numbers)
+        ended = here.ended if ends is None else here.ended.with_(ends[1], 1 << digits)
         plans = [
-            self._plan(after, digits + 1) if self._numbers(after, digits + 1) else unassigned for after in steps
+            self._plan(after, digits + 1, here._replace(ended=_Lengths() if digit else ended))
+            for digit, after in enumerate(steps)
         ]
-        if ends is not None and not self._numbers(steps[0], digits + 1):
-            plans[0] = _What(_iso(ends[0]), ends[1])  # the number itself, filled up with zeros
         if isinstance(plans[0], _What) and all(plan == plans[0] for plan in plans):
             return plans[0]
         return tuple(plans)
 
-    def _is_one_block(self, numbers: frozenset[tuple[str, str]], digits: int) -> bool:
-        return len(numbers) <= 1 and not (self._code == str(NANP) and digits < _NANP_AREA_DIGITS)
+    def _is_one_block(self, numbers: dict[tuple[str, str], int], digits: int) -> bool:
+        """Whether the numbers are of one region and their lengths tell their types."""
+        if self._code == str(NANP) and digits < _NANP_AREA_DIGITS:
+            return False
+        taken = 0
+        for lengths in numbers.values():
+            if taken & lengths:
+                return False
+            taken |= lengths
+        return len({region for region, _ in numbers}) <= 1
+
+    def _is_known_throughout(
+        self,
+        types: set[str],
+        ends: tuple[str, str] | None,
+        longer: list[dict[tuple[str, str], int]],
+        here: _Above,
+    ) -> bool:
+        """Whether what is known of the numbers of `types` does not hold for some of the digits that follow only.
+
+        A gap in a premium block is premium. But what is not known to be free is not, numbers that no premium
+        number begins like are not premium, and after a whole premium number what is not known is that number.
+        """
+
+        def everywhere(wanted: set[str]) -> bool:
+            if ends is not None and ends[1] in wanted:
+                return True
+            return all(any(type_ in wanted for _, type_ in numbers) for numbers in longer)
+
+        special = types & {PREMIUM, TOLL_FREE}
+        if types != {PREMIUM} and not all(everywhere({type_}) for type_ in special):
+            return False
+        return not here.beyond_premium or types == {PREMIUM} or everywhere(types - {PREMIUM})
+
+    def _what(self, here: _Above, numbers: dict[tuple[str, str], int]) -> _What:
+        """What the numbers are of which those of no other type have the same length."""
+        lengths = here.ended
+        for (_, type_), these in numbers.items():
+            lengths = lengths.with_(type_, these)
+        if lengths.premium or here.beyond_premium:
+            free = TOLL_FREE if lengths.toll_free and not lengths.other else ""
+            return _What(here.country, PREMIUM, self._digits(lengths.toll_free | lengths.other), free)
+        if lengths.toll_free:
+            # What is not known to be free is not.
+            return _What(here.country, TOLL_FREE, self._digits(~lengths.toll_free) if lengths.other else ())
+        types = {type_ for _, type_ in numbers}
+        return _What(here.country, types.pop() if len(types) == 1 else _UNASSIGNED)
+
+    def _digits(self, lengths: int) -> tuple[int, ...]:
+        """The lengths of whole E.164 numbers, country code included."""
+        in_all = lengths << len(self._code)
+        return tuple(digits for digits in range(_FEWEST_DIGITS, _MOST_DIGITS + 1) if in_all >> digits & 1)
 
     def _country(self, regions: set[str], digits: int) -> str:
         """The country of the numbers that are not assigned, where the others are of `regions`."""
@@ -198,27 +278,38 @@ class CallingCode:
             return next(((region, type_) for type_ in _TYPES if type_ in types), None)
         return None
 
-    def _numbers(self, state: int, digits: int) -> frozenset[tuple[str, str]]:
-        """Region and type of every number that begins with the `digits` national digits that led to `state`."""
-        alive = [owner for owner, bits in self._owners.items() if state & bits]
-        if len(alive) <= 1:
-            return frozenset(alive)
+    def _numbers(self, state: int, digits: int) -> dict[tuple[str, str], int]:
+        """Region and type of every number that begins with the `digits` national digits that led to `state`, and
+        how many national digits those have: bit n is set if some have n.
+        """
         known = self._known.get((state, digits))
         if known is None:
-            found = set()
-            ends = self._number(state)
-            if ends is not None:
-                found.add(ends)
-            for digit in range(10):
-                found |= self._numbers(self._step(state, digit, digits + 1), digits + 1)
-            known = self._known[state, digits] = frozenset(found)
+            known = self._known[state, digits] = self._find_numbers(state, digits)
         return known
+
+    def _find_numbers(self, state: int, digits: int) -> dict[tuple[str, str], int]:
+        alive = [owner for owner, bits in self._owners.items() if state & bits]
+        found: dict[tuple[str, str], int] = {}
+        if len(alive) <= 1:
+            for owner in alive:
+                for bits, possible in self._owned[owner]:
+                    lengths = self._automaton.ahead(state & bits) << digits & possible
+                    if lengths:
+                        found[owner] = found.get(owner, 0) | lengths
+            return found
+        ends = self._number(state)
+        if ends is not None:
+            found[ends] = 1 << digits
+        for digit in range(10):
+            for owner, lengths in self._numbers(self._step(state, digit, digits + 1), digits + 1).items():
+                found[owner] = found.get(owner, 0) | lengths
+        return found
 
 
 def _blocks(prefix: str, plan: _Plan) -> Iterator[Block]:
     if isinstance(plan, _What):
         kind = plan.type if plan.type in (PREMIUM, TOLL_FREE) else ""
-        yield Block(prefix, plan.country, kind, plan.type == _FIXED)
+        yield Block(prefix, plan.country, kind, plan.other_digits, plan.other_kind, plan.type == _FIXED)
     else:
         for digit, longer in enumerate(plan):
             yield from _blocks(f"{prefix}{digit}", longer)

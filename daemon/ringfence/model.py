@@ -85,8 +85,8 @@ class Number:
 class NumberedAttempt:
     """An attempt with its caller ID and its called number in E.164: what `authorize` judges.
 
-    `caller_withheld` says that the caller is anonymous to the callee; `caller` is then the number that stands behind
-    it, if there is one. `asked_at` is for a dry run: the moment to judge it at.
+    `caller_withheld` says that the caller is anonymous to the callee; `caller` is then the number that stands
+    behind it, if there is one. `asked_at` is for a dry run: the moment to judge it at.
     """
 
     attempt: Attempt

@@ -23,6 +23,9 @@ class Automaton:
     def __init__(self) -> None:
         self._wanting = [0] * 10  # by digit: the places it may stand in
         self._follow: dict[int, int] = {}
+        self._ahead: dict[
+            int, int
+        ] = {}  # by place: how many digits there may be from here on, a bit for each count
         self._bits = 0
 
     def add(self, text: str) -> tuple[int, int, int]:
@@ -33,6 +36,7 @@ class Automaton:
         """
         bits_before = self._bits
         matched = self._new_bit()
+        self._ahead[matched] = 1
         start = self._enter(_parse(text), matched)
         return start, matched, (1 << self._bits) - (1 << bits_before)
 
@@ -45,6 +49,15 @@ class Automaton:
             after |= self._follow[place]
             left ^= place
         return after
+
+    def ahead(self, state: int) -> int:
+        """How many more digits a number may have: bit n is set if n digits more can complete a pattern."""
+        counts = 0
+        while state:
+            place = state & -state
+            counts |= self._ahead[place]
+            state ^= place
+        return counts
 
     def _enter(self, pattern: _Pattern, after: int) -> int:
         """The places in which `pattern` may begin, if what follows it begins in `after`."""
@@ -65,6 +78,7 @@ class Automaton:
             return self._enter(atom, after)
         place = self._new_bit()
         self._follow[place] = after
+        self._ahead[place] = self.ahead(after) << 1
         for digit in range(10):
             if atom >> digit & 1:
                 self._wanting[digit] |= place

@@ -16,7 +16,7 @@ from ringfence.callingcode import NANP, Block, CallingCode
 
 SATELLITE = "satellite"
 
-_EDITION = 1  # to be raised with every change of what the ranges hold
+_EDITION = 2  # to be raised with every change of what the ranges hold
 _FILLED = 15
 _AREA_CODE = 4  # digits, with the leading 1 of the NANP
 
@@ -48,6 +48,8 @@ class DialingRange(NamedTuple):
     country: str
     state: str
     kind: str
+    other_digits: tuple[int, ...]
+    other_kind: str
     time_zones: tuple[str, ...]
 
 
@@ -59,11 +61,11 @@ def edition() -> str:
 def dialing_ranges(known_zones: Container[str] | None = None) -> list[DialingRange]:
     """Every country calling code that is in use, in ascending ranges of which none overlaps another.
 
-    Country and kind are those that phonenumbers finds for numbers that are valid. Where numbers of several
-    lengths begin with the same digits, a premium one decides. Time zones are those of the longest prefix that
-    phonenumbers knows any for, in the NANP all those of the area code, as numbers are ported within it; numbers
-    whose digits do not tell have all the zones of their country. Zones that are not in `known_zones`, if that is
-    given, are left out.
+    Country and kind are those that phonenumbers finds for numbers that are valid. Of others, those that begin with
+    a whole premium number are premium, and all that begin with digits that only premium numbers begin with. Time
+    zones are those of the longest prefix that phonenumbers knows any for, in the NANP all those of the area code,
+    as numbers are ported within it; numbers whose digits do not tell have all the zones of their country. Zones
+    that are not in `known_zones`, if that is given, are left out.
 
     Reads the geographic data of phonenumbers, which takes much of a second and of memory. Raises ValueError if
     its metadata has patterns of a syntax that is not known.
@@ -89,11 +91,17 @@ def dialing_ranges(known_zones: Container[str] | None = None) -> list[DialingRan
                     int(prefix.ljust(_FILLED, "9")),
                     block.country,
                     _state_of(prefix, block.country, states),
-                    SATELLITE if _longest(prefix, _SATELLITES) else block.kind,
+                    *_kinds(prefix, block),
                     zones[key] if len(key) > len(str(code)) else of_country.get(block.country, everywhere),
                 )
             )
     return list(_joined(sorted(found)))
+
+
+def _kinds(prefix: str, block: Block) -> tuple[str, tuple[int, ...], str]:
+    if _longest(prefix, _SATELLITES):
+        return SATELLITE, (), ""
+    return block.kind, block.other_digits, block.other_kind
 
 
 def _parts(prefix: str, split: Container[str]) -> Iterator[str]:

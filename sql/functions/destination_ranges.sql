@@ -4,35 +4,29 @@ language plpgsql volatile strict
 set search_path = ringfence, pg_temp
 as $$
 declare
-  r       record;
-  v_last  bigint[] := '{}';  -- the open prefixes, the innermost at the end
-  v_rule  bigint[] := '{}';
-  v_next  bigint := 0;       -- where the innermost goes on
-  v_depth integer := 0;
+  r        record;
+  v_prefix text[] := '{}';  -- the open prefixes, the innermost at the end
+  v_rule   bigint[] := '{}';
+  v_depth  integer := 0;
 begin
   delete from destination_ranges where customer = p_customer;
   for r in
-    select destination_rule, rpad(prefix::text, 15, '0')::bigint as first, rpad(prefix::text, 15, '9')::bigint as last
-    from destination_rules
+    select destination_rule, prefix::text collate "C" as prefix from destination_rules
     where customer = p_customer and prefix > 0
     union all
-    select null, 1000000000000000, 1000000000000000  -- closes whatever is open
-    order by first, last desc
+    select null, ':'  -- closes whatever is open
+    order by prefix
   loop
-    while v_depth > 0 and v_last[v_depth] < r.first loop
-      if v_next <= v_last[v_depth] then
-        insert into destination_ranges values (p_customer, v_next, v_last[v_depth], v_rule[v_depth]);
-      end if;
-      v_next := v_last[v_depth] + 1;
+    while v_depth > 0 and not starts_with(r.prefix, v_prefix[v_depth]) loop
       v_depth := v_depth - 1;
+      insert into destination_ranges
+      values (p_customer, v_prefix[v_depth + 1] || ':', case when v_depth > 0 then v_rule[v_depth] end);
     end loop;
-    if v_depth > 0 and v_next < r.first then
-      insert into destination_ranges values (p_customer, v_next, r.first - 1, v_rule[v_depth]);
-    end if;
-    v_next := r.first;
+    exit when r.destination_rule is null;
     v_depth := v_depth + 1;
-    v_last[v_depth] := r.last;
+    v_prefix[v_depth] := r.prefix;
     v_rule[v_depth] := r.destination_rule;
+    insert into destination_ranges values (p_customer, r.prefix, r.destination_rule);
   end loop;
 end
 $$;

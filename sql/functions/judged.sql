@@ -69,7 +69,10 @@ left join lateral (
 ) l on true
 left join ringfence.campaigns m on a.campaign <> '' and m.customer = e.customer and m.campaign = a.campaign
 left join lateral (
-  select r.* from ringfence.dialing_ranges r
+  select
+    r.last, r.country, r.state, r.time_zones,
+    case when length(a.called_e164::text) = any (r.other_digits) then r.other_kind else r.kind end as kind
+  from ringfence.dialing_ranges r
   where a.called_e164 >= 1000000 and r.first <= rpad(a.called_e164::text, 15, '0')::bigint
   order by r.first desc
   limit 1
@@ -82,7 +85,7 @@ cross join lateral (
 cross join lateral (
   select
     coalesce(m.traffic, e.traffic) as traffic,
-    case when a.called_e164 >= 1000000 then rpad(a.called_e164::text, 15, '0')::bigint end as padded,
+    case when a.called_e164 >= 1000000 then a.called_e164::text end collate "C" as digits,
     case when n.kind = 'satellite' or n.kind in ('premium', 'toll_free') and h.soil <> s.home_country
            then 'international'
     end as wider_class,
@@ -90,31 +93,34 @@ cross join lateral (
          when n.kind <> '' then n.kind
          when h.soil = s.home_country then 'domestic'
          when a.called_e164 is not null then 'international' end as class
+  offset 0  -- worked out once, and not wherever it is used: so also below
 ) t
 -- The first that is found: the customer's own rules, then those for all; of each its prefixes, country, class.
 cross join lateral (
   select coalesce(
-    (select case when r.last >= t.padded then r.destination_rule end from ringfence.destination_ranges r
-     where r.customer = e.customer and r.first <= t.padded order by r.first desc limit 1),
+    (select r.destination_rule from ringfence.destination_ranges r
+     where r.customer = e.customer and r.starts <= t.digits order by r.starts desc limit 1),
     (select r.destination_rule from ringfence.destination_rules r
      where r.customer = e.customer and r.prefix = 0 and r.area = n.country),
     (select r.destination_rule from ringfence.destination_rules r
      where r.customer = e.customer and r.prefix = 0 and r.area = t.class),
     (select r.destination_rule from ringfence.destination_rules r
      where r.customer = e.customer and r.prefix = 0 and r.area = t.wider_class),
-    (select case when r.last >= t.padded then r.destination_rule end from ringfence.destination_ranges r
-     where r.customer = '*' and r.first <= t.padded order by r.first desc limit 1),
+    (select r.destination_rule from ringfence.destination_ranges r
+     where r.customer = '*' and r.starts <= t.digits order by r.starts desc limit 1),
     (select r.destination_rule from ringfence.destination_rules r
      where r.customer = '*' and r.prefix = 0 and r.area = n.country),
     (select r.destination_rule from ringfence.destination_rules r
      where r.customer = '*' and r.prefix = 0 and r.area = t.class),
     (select r.destination_rule from ringfence.destination_rules r
      where r.customer = '*' and r.prefix = 0 and r.area = t.wider_class)) as destination_rule
+  offset 0
 ) y
 left join ringfence.destination_rules x on x.destination_rule = y.destination_rule
 cross join lateral (
   select case when t.traffic = 'telemarketing'
               then ringfence.do_not_call_entry(e.customer, a.called_e164, coalesce(a.asked_at, p_now)) end as entry
+  offset 0
 ) d
 cross join lateral (
   select
@@ -146,6 +152,7 @@ cross join lateral (
     case when t.traffic = 'telemarketing'
            and ringfence.outside_calling_hours(h.soil, n.state, n.time_zones, coalesce(a.asked_at, p_now))
            then 'outside_calling_hours' end as calling_hours
+  offset 0
 ) f
 cross join lateral (
   select

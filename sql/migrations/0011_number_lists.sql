@@ -1,12 +1,14 @@
 -- What is known of numbers: by the world's plans, and by the lists the operator loads.
 
 create table ringfence.dialing_ranges (
-  first      bigint primary key,
-  last       bigint not null check (last >= first),
-  country    text not null default '',
-  state      text not null default '',
-  kind       text not null default '' check (kind in ('', 'premium', 'satellite', 'toll_free')),
-  time_zones text[] not null default '{}'
+  first        bigint primary key,
+  last         bigint not null check (last >= first),
+  country      text not null default '',
+  state        text not null default '',
+  kind         text not null default '' check (kind in ('', 'premium', 'satellite', 'toll_free')),
+  other_digits smallint[] not null default '{}',
+  other_kind   text not null default '' check (other_kind in ('', 'premium', 'satellite', 'toll_free')),
+  time_zones   text[] not null default '{}'
 );
 comment on table ringfence.dialing_ranges is 'The world''s numbering plans as ranges that do not overlap, filled by ''ringfence db migrate'' from phonenumbers.';
 comment on column ringfence.dialing_ranges.first is 'First number, its E.164 digits filled up to 15 with zeros.';
@@ -14,6 +16,8 @@ comment on column ringfence.dialing_ranges.last is 'Last number, its digits fill
 comment on column ringfence.dialing_ranges.country is 'ISO 3166 country; empty for numbers of no country.';
 comment on column ringfence.dialing_ranges.state is 'US state the area code belongs to; empty where there is none or several.';
 comment on column ringfence.dialing_ranges.kind is 'premium, satellite, toll_free, or empty for all others.';
+comment on column ringfence.dialing_ranges.other_digits is 'Numbers that have so many digits, country code included, are of other_kind instead.';
+comment on column ringfence.dialing_ranges.other_kind is 'As kind, for numbers whose length is in other_digits.';
 comment on column ringfence.dialing_ranges.time_zones is 'Every IANA zone the called party may be in.';
 
 create table ringfence.do_not_originate (

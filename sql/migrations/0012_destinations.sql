@@ -28,16 +28,14 @@ comment on column ringfence.destination_rules.minutes_per_month is 'Answered min
 
 create table ringfence.destination_ranges (
   customer         text not null,
-  first            bigint not null,
-  last             bigint not null check (last >= first),
-  destination_rule bigint not null,
-  primary key (customer, first)
+  starts           text collate "C" not null,
+  destination_rule bigint,
+  primary key (customer, starts)
 );
-comment on table ringfence.destination_ranges is 'The rules for prefixes as ranges that do not overlap, the longest prefix winning: made from destination_rules by a trigger, so that a decision finds its rule in one descent.';
+comment on table ringfence.destination_ranges is 'The rules for prefixes laid flat, the longest prefix winning: made from destination_rules by a trigger, so that a decision finds its rule in one descent.';
 comment on column ringfence.destination_ranges.customer is 'Whose calls, or * for all.';
-comment on column ringfence.destination_ranges.first is 'First number, its E.164 digits filled up to 15 with zeros.';
-comment on column ringfence.destination_ranges.last is 'Last number, its digits filled up to 15 with nines.';
-comment on column ringfence.destination_ranges.destination_rule is 'The rule that holds there.';
+comment on column ringfence.destination_ranges.starts is 'From this text on, in the order of its characters, up to the next row: digits where a prefix begins, digits and a colon (it follows 9) where one ends.';
+comment on column ringfence.destination_ranges.destination_rule is 'The rule that holds there, or null.';
 
 alter table ringfence.endpoints add column traffic text not null default 'conversational'
   check (traffic in ('conversational', 'telemarketing'));

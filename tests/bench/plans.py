@@ -1,4 +1,4 @@
-"""`python -m tests.bench plans`: what a decision reads of a very large policy, as Postgres itself tells (auto_explain).
+"""`python -m tests.bench plans`: what a decision reads of a very large policy, as Postgres tells (auto_explain).
 
 10 million grants, 1 million do-not-originate and do-not-call rows, 100,000 customers.
 """

@@ -76,7 +76,7 @@ def test_a_database_without_schema_says_to_migrate_and_migrating_it_works(
     assert "run 'ringfence db migrate'" in refused.err
     assert ringfence("db", "status", "--json").code == ExitCode.DATABASE
     assert "0002_customers" in ringfence.ok("db", "migrate", "--json").json["migrations"]
-    assert ringfence.ok("db", "migrate", "--json").json == {"migrations": [], "functions": []}
+    assert ringfence.ok("db", "migrate", "--json").json == {"migrations": [], "functions": [], "data": []}
     assert ringfence.ok("db", "status", "--json").json["current"] is True
     assert ringfence.ok("customer", "list", "--json").json == []
 

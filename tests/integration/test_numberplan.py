@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 import time
 from bisect import bisect_right
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from ringfence import numberplan
+from ringfence.config import DatabaseSettings
 from ringfence.numberplan import DialingRange
 from ringfence.store import numberplan as loading
 from ringfence.store.migrate import is_current, migrate
+from tests.integration.calls import make_customer, reason
+from tests.integration.command import Command
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +30,8 @@ select r.* from (
 
 async def ranges(connection: asyncpg.Connection) -> list[DialingRange]:
     rows = await connection.fetch("select * from dialing_ranges order by first")
-    return [DialingRange(**{**row, "time_zones": tuple(row["time_zones"])}) for row in rows]
+    arrays = ("other_digits", "time_zones")
+    return [DialingRange(**{**row, **{name: tuple(row[name]) for name in arrays}}) for row in rows]
 
 
 async def known_zones(connection: asyncpg.Connection) -> set[str]:
@@ -100,6 +105,36 @@ async def test_plans_that_cannot_be_read_leave_the_ones_of_before(
             await migrate(connection)
     assert await ranges(connection) == before
     assert (await migrate(connection)).data == ("dialing_ranges",)
+
+
+async def test_a_provider_that_denies_premium_lets_calls_to_dublin_out(connection: asyncpg.Connection) -> None:
+    await make_customer(connection)
+    await connection.execute("insert into destination_rules (area, action) values ('premium', 'deny')")
+    for landline in (35315128123, 35315208123, 35315908123):
+        assert await reason(connection, called=landline) == "authorized"
+    for premium in (3531520123456, 353152012345678):
+        assert await reason(connection, called=premium) == "destination_denied"
+
+
+async def test_a_free_number_that_begins_like_a_premium_one_is_free(connection: asyncpg.Connection) -> None:
+    await make_customer(connection)
+    await connection.execute(
+        "insert into destination_rules (area, action) values ('international', 'deny'), ('toll_free', 'allow')"
+    )
+    assert await reason(connection, called=645088123456) == "authorized"
+    assert await reason(connection, called=6450881234) == "destination_denied"
+
+
+async def test_a_migration_says_that_it_loaded_the_plans(
+    connection: asyncpg.Connection, database: DatabaseSettings, tmp_path: Path
+) -> None:
+    ringfence = Command(database, tmp_path)
+    assert ringfence.ok("db", "migrate").out == "already current\n"
+    await connection.execute("update migrations set digest = 'other' where name = $1", loading.NAME)
+    assert ringfence.ok("db", "migrate").out == "loaded dialing_ranges\n"
+    await connection.execute("update migrations set digest = 'other' where name = $1", loading.NAME)
+    loaded = {"migrations": [], "functions": [], "data": ["dialing_ranges"]}
+    assert ringfence.ok("db", "migrate", "--json").json == loaded
 
 
 async def test_loading_takes_little_time(connection: asyncpg.Connection) -> None:

@@ -175,8 +175,8 @@ def agi_header(name: str) -> bytes:
 async def replay(port: int, name: str, size: int = 65_536) -> list[str]:
     """Speak a recorded session in pieces of `size` bytes; returns the daemon's commands.
 
-    Variables that the daemon did not ask for yet when this was recorded come last in its question. They were not set,
-    and Asterisk answers an unset one with nothing.
+    Variables that the daemon did not ask for yet when this was recorded come last in its question. They were not
+    set, and Asterisk answers an unset one with nothing.
     """
     caller = await Caller.connect(port)
     said: list[str] = []
@@ -184,8 +184,8 @@ async def replay(port: int, name: str, size: int = 65_536) -> list[str]:
     for line in agi_lines(name):
         if line.startswith("< "):
             if line != "< HANGUP":  # Asterisk's last word once the daemon has closed
-                line = line.replace(f"{recorded})", f"{recorded * (1 + unasked)})") if recorded else line
-                waiting += line[2:].replace(recorded or "\0", boundary).encode() + b"\n"
+                reply = line[2:].replace(f"{recorded})", f"{recorded * (1 + unasked)})") if recorded else line[2:]
+                waiting += reply.replace(recorded or "\0", boundary).encode() + b"\n"
             continue
         await caller.send(waiting, size)
         waiting = b""

@@ -15,12 +15,14 @@ async def migrate(session: Session) -> None:
 
     async with session.database() as connection:
         done = await migrations.migrate(connection)
-    session.output.document({"migrations": done.migrations, "functions": done.functions})
+    session.output.document({"migrations": done.migrations, "functions": done.functions, "data": done.data})
     for name in done.migrations:
         session.output.line(f"applied {name}")
     for name in done.functions:
         session.output.line(f"replaced functions/{name}")
-    if not done.migrations and not done.functions:
+    for name in done.data:
+        session.output.line(f"loaded {name}")
+    if not done.migrations and not done.functions and not done.data:
         session.output.line("already current")
 
 

@@ -187,7 +187,9 @@ async def _place(connection: asyncpg.Connection, called: int) -> policy.Row:
     """Where the judge takes the number to be."""
     filled = int(str(called).ljust(15, "0"))
     found = await connection.fetchrow(
-        "select n.country, n.state, n.kind, n.time_zones, s.home_country from provider s left join lateral ("
+        "select n.country, n.state, n.time_zones, s.home_country, "
+        "case when length($2::bigint::text) = any (n.other_digits) then n.other_kind else n.kind end as kind "
+        "from provider s left join lateral ("
         "select * from dialing_ranges where first <= $1 order by first desc limit 1) n on n.last >= $1 "
         "and $2::bigint >= 1000000",
         filled,
