@@ -12,6 +12,7 @@ from ringfence.config import EndpointPlan, NumberingPlan, NumberingSettings
 from ringfence.model import Attempt, Number, NumberedAttempt
 
 MAX_RAW_LENGTH = 64
+SHORTEST = 7  # digits with the country code: what is shorter is a service number, and no country's
 
 MISSING = "missing"
 TOO_LONG = "too_long"
@@ -83,7 +84,7 @@ def _parse(text: str, country: str) -> int | None:
     if not phonenumbers.is_possible_number(parsed):
         return None
     digits = f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}"
-    if len(digits) > 15 or (parsed.country_code == 1 and _NANP.fullmatch(digits) is None):
+    if not SHORTEST <= len(digits) <= 15 or (parsed.country_code == 1 and _NANP.fullmatch(digits) is None):
         return None
     return int(digits)
 

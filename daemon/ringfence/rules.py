@@ -27,7 +27,7 @@ RULES: tuple[Rule, ...] = (
     Rule("caller_id", "The call shows a caller ID, and it is a telephone number."),
     Rule("do_not_originate", "The caller ID is on no do-not-originate list."),
     Rule("grant", "The caller ID is granted to the customer and in date."),
-    Rule("called_number", "The called number is a telephone number."),
+    Rule("called_number", "The called number is a telephone number.", always=True),
     Rule("destination", "No destination rule denies the called number."),
     Rule("do_not_call", "A telemarketing call goes to nobody on a do-not-call list, unless they consented."),
     Rule("calling_hours", "A telemarketing call is within the calling hours wherever the called party may be."),

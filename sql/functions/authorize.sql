@@ -22,6 +22,7 @@ declare
   v_answer      decision;
   v_now         timestamptz := clock_timestamp();
   v_spacing     interval;
+  v_burst       interval;
   v_slot        timestamptz;
   v_local       timestamp;
   v_day         date;
@@ -49,6 +50,9 @@ begin
       failed_do_not_originate, failed_grant, reason, would_reject
     from judged(p_attempts, v_now) order by customer collate "C" nulls first, decision_id
   loop
+    if r.asked_at is not null and not p_dry_run then
+      raise exception 'a call is judged now, not at another time' using errcode = 'invalid_parameter_value';
+    end if;
     v_answer := null;
     v_over := '{}';
     v_answer.decision_id := r.decision_id;
@@ -95,10 +99,11 @@ begin
       -- Spacing is rounded up to a whole microsecond so that rounding can never add a call.
       v_spacing := ceil(1000000 / r.calls_per_second) * interval '1 microsecond';
       -- A clock set back must not shut a customer out until it has caught up.
-      if k.next_call > v_now + r.burst * v_spacing + r.max_delay_ms * interval '1 millisecond' then
+      v_burst := least((r.burst - 1) * v_spacing, interval '100 years');
+      if k.next_call > v_now + v_spacing + v_burst + r.max_delay_ms * interval '1 millisecond' then
         k.next_call := v_now;
       end if;
-      v_slot := k.next_call - (r.burst - 1) * v_spacing;
+      v_slot := k.next_call - v_burst;
       if v_slot > v_now then
         -- Whoever comes next finds the slot after this one: calls leave in the order they were asked about.
         v_answer.delay_ms := ceil(extract(epoch from v_slot - v_now) * 1000);
@@ -176,7 +181,8 @@ begin
       v_answer.reason := 'authorized';
       -- A number that was let through without a right to it is vouched for as a known customer's, not as theirs.
       v_answer.attestation := case when r.failed_grant is null and r.failed_do_not_originate is null
-                                     and r.grant_id is not null then r.attestation else 'B' end;
+                                     and r.grant_id is not null then r.attestation
+                                   when r.attestation = 'C' then 'C' else 'B' end;
       v_answer.sip_status := 0;
       v_answer.q850_cause := 0;
     else
@@ -214,7 +220,7 @@ begin
         insert into leases (customer, decision_id, host, switch, channel, taken_at, expires_at, scopes)
         values (r.customer, r.decision_id, r.host, r.switch, r.channel, v_now,
                 v_now + p_lease_s * interval '1 second', v_scopes);
-      elsif r.failed_grant = 'caller_id_not_authorized'
+      elsif r.failed_grant = 'caller_id_not_authorized' and r.caller_e164 is not null
             and v_answer.reason in ('caller_id_not_authorized', 'caller_id_do_not_originate', 'caller_id_unallocated')
             and not 'grant' = any (r.report_rules || r.off_rules)
             and may_strike(r.customer) then

@@ -1,10 +1,10 @@
+drop function if exists ringfence.lock_grants(text[]);
 create or replace function ringfence.lock_grants() returns void
 language sql volatile
 as $$
   select pg_advisory_xact_lock(hashtextextended('ringfence.grants', 0))
 $$;
 comment on function ringfence.lock_grants is 'Makes whoever else changes grants wait until this transaction ends: a number may not go to two customers at once. Calls do not wait.';
-drop function if exists ringfence.lock_grants(text[]);
 
 -- Grants of one customer never overlap: then the index descent in authorize finds the only one that can match.
 create or replace function ringfence.refuse_overlap() returns trigger

@@ -80,7 +80,10 @@ left join lateral (
 -- Territories have country codes of their own, but are no foreign countries: calling them is domestic, and the hours
 -- of the whole country hold there.
 cross join lateral (
-  select case when n.country in ('PR', 'VI', 'GU', 'AS', 'MP') then 'US' else n.country end as soil
+  select case when n.country in ('PR', 'VI', 'GU', 'AS', 'MP') then 'US'
+              -- An area code that is newer than the plan is most likely one of the United States.
+              when n.country = '' and a.called_e164 between 10000000000 and 19999999999 then 'US'
+              else n.country end as soil
 ) h
 cross join lateral (
   select
@@ -139,7 +142,8 @@ cross join lateral (
          else 'caller_id_malformed' end as caller_id,
     case when l.category = 'unallocated' then 'caller_id_unallocated'
          when l.category is not null then 'caller_id_do_not_originate' end as do_not_originate,
-    case when a.caller_e164 is null then null
+    -- What is no number is granted to nobody: letting withheld callers pass must not let '13105550199#' pass too.
+    case when a.caller_e164 is null and coalesce(a.caller_defect, '') in ('', 'missing') then null
          when g.grant_id is null then 'caller_id_not_authorized'
          when s.assigned_numbers_only and g.source <> 'assigned' then 'caller_id_not_assigned'
          when coalesce(a.asked_at, p_now) < g.valid_from or coalesce(a.asked_at, p_now) >= g.valid_until

@@ -33,7 +33,7 @@ as $$
       select customer, scope from usage
       where day < current_date - 40
       order by day
-      limit 10000
+      limit 200
       for update skip locked)
     returning 1
   )

@@ -47,7 +47,7 @@ alter table ringfence.limit_profiles
   add column report_rules             text[] not null default '{}',
   add column off_rules                text[] not null default '{}',
   add constraint rules_exist check (report_rules || off_rules <@ array[
-    'vetting', 'campaign', 'caller_id', 'do_not_originate', 'grant', 'called_number', 'destination', 'do_not_call',
+    'vetting', 'campaign', 'caller_id', 'do_not_originate', 'grant', 'destination', 'do_not_call',
     'calling_hours', 'calls_per_second', 'concurrent_calls', 'calls_per_day', 'calls_per_month', 'minutes_per_day',
     'minutes_per_month', 'destination_cap', 'caller_id_cap']),
   add constraint one_mode_a_rule check (not report_rules && off_rules);

@@ -160,12 +160,13 @@ create trigger not_emptied before truncate on ringfence.customer_states
 create trigger not_emptied before truncate on ringfence.findings
   for each statement execute function ringfence.refuse_change();
 
--- Customers of before this version keep calling: they count as vetted for 90 days, and are listed as due.
+-- Customers of before this version that may call keep calling: they count as vetted for 90 days, and are listed as due.
+-- Nobody else does: a restricted customer could not call before, and cannot now until it is vetted.
 with taken_over as (
   insert into ringfence.vettings (customer, vetted_by, method, valid_until, legal_name, note)
   select customer, 'ringfence', 'upgrade', now() + interval '90 days', name,
          'taken over by the upgrade: vet this customer before it runs out'
-  from ringfence.customers where state not in ('prospect', 'terminated')
+  from ringfence.customers where state in ('active', 'suspended')
   returning customer, valid_until
 )
 update ringfence.customers c set vetted_until = t.valid_until from taken_over t where c.customer = t.customer;

@@ -115,7 +115,7 @@ def test_someone_elses_number_never_reaches_the_carrier(site: FreeSwitchSite) ->
 def test_a_call_without_a_caller_id_is_refused(site: FreeSwitchSite) -> None:
     party, called = site.customer(), site.new_number()
     assert site.call(party, called, caller="anonymous").status == 403
-    assert_refused(site, party, called, "caller_id_missing")
+    assert_refused(site, party, called, "caller_id_withheld")
 
 
 def test_an_unknown_endpoint_is_refused(site: FreeSwitchSite) -> None:

@@ -224,7 +224,7 @@ def site(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -
             made.daemon.operator(
                 "customer", "add", name, f"--name={name}", "--profile=desk", endpoint, "--vetted-by=site"
             )
-            made.daemon.operator("number", "grant", name, f"+{number}", f"+{number}")
+            made.daemon.operator("number", "grant", name, f"+{number}", f"+{number}", "--shared")
         yield made
 
 
@@ -458,7 +458,7 @@ def test_click_to_call_between_two_numbers_outside_is_the_originators_call_twice
 
 def test_click_to_call_from_a_phone_shows_the_phones_number(site: PhoneSite, desk: SipPhone) -> None:
     party, target = site.customer(), site.new_number()
-    site.daemon.operator("number", "grant", party.name, f"+{DESK}", f"+{DESK}")
+    site.daemon.operator("number", "grant", party.name, f"+{DESK}", f"+{DESK}", "--shared")
     site.originate(party, f"user/{DESK_USER}@127.0.0.1", app=f"&bridge(sofia/gateway/answers/{target})")
     assert_judged_for(site, target, party.name, DESK)
 

@@ -49,10 +49,27 @@ def test_someone_elses_number_never_reaches_the_carrier(site: Site, form: str) -
     assert (record["dst"], record["disposition"] == "ANSWERED") == (called, False)
 
 
-def test_a_call_without_a_caller_id_is_refused(site: Site, form: str) -> None:
+def test_an_anonymous_call_is_refused(site: Site, form: str) -> None:
     party, called = site.customer(form), site.new_number()
     assert site.call(party, called, caller="anonymous").status == 403
-    assert_refused(site, party, called, "caller_id_missing")
+    assert_refused(site, party, called, "caller_id_withheld")
+
+
+def test_an_anonymous_call_passes_if_the_network_asserts_an_own_number(site: Site, form: str) -> None:
+    party, called = site.customer(form), site.new_number()
+    headers = [f"P-Asserted-Identity: <sip:{party.number}@127.0.0.1>", "Privacy: id"]
+    assert site.call(party, called, caller="anonymous", headers=headers).status == 200
+    assert len(site.invites(called)) == 1
+    decision = site.decision(party)
+    assert (decision["reason"], decision["caller_withheld"]) == ("authorized", True)
+    assert decision["caller_e164"] == int(party.number)
+
+
+def test_an_anonymous_call_is_refused_if_the_network_asserts_someone_elses_number(site: Site, form: str) -> None:
+    owner, thief, called = site.customer(form), site.customer(form), site.new_number()
+    headers = [f"P-Asserted-Identity: <sip:{owner.number}@127.0.0.1>", "Privacy: id"]
+    assert site.call(thief, called, caller="anonymous", headers=headers).status == 403
+    assert_refused(site, thief, called, "caller_id_not_authorized")
 
 
 def test_an_unknown_endpoint_is_refused(site: Site, form: str) -> None:

@@ -57,6 +57,8 @@ ALWAYS_ENFORCED = (
     Case("customer", "customer_suspended", "update customers set state = 'suspended';"),
     Case("customer", "customer_not_active", "update customers set state = 'prospect';"),
     Case("customer", "customer_not_active", "update customers set state = 'terminated';"),
+    Case("called_number", "called_number_missing", call={"called": None}),
+    Case("called_number", "called_number_malformed", called=Number(None, "too_long")),
 )
 BY_MODE = (
     Case("vetting", "customer_not_vetted", "update customers set vetted_until = null;"),
@@ -83,8 +85,6 @@ BY_MODE = (
                                             "update grants set source = 'letter';"),
     Case("grant", "caller_id_grant_not_in_date", "update grants set valid_until = now();"),
     Case("grant", "caller_id_grant_not_in_date", "update grants set valid_from = now() + interval '1 hour';"),
-    Case("called_number", "called_number_missing", call={"called": None}),
-    Case("called_number", "called_number_malformed", called=Number(None, "too_long")),
     Case("destination", "destination_denied",
          "insert into destination_rules (prefix, action) values (1415, 'deny');"),
     Case("do_not_call", "called_number_do_not_call",
@@ -118,8 +118,16 @@ async def arrange(connection: asyncpg.Connection, case: Case) -> None:
         await connection.execute(case.tables)
 
 
+async def set_mode(connection: asyncpg.Connection, column: str, case: Case) -> None:
+    """What is no number is granted to nobody: `grant` must be as lenient as `caller_id` to let it pass."""
+    rules = [case.rule, "grant"] if case.reason == "caller_id_malformed" else [case.rule]
+    await connection.execute(f"update limit_profiles set {column} = $1", rules)
+
+
 @pytest.mark.parametrize("case", ALWAYS_ENFORCED, ids=str)
-async def test_who_a_call_is_from_is_always_enforced(connection: asyncpg.Connection, case: Case) -> None:
+async def test_whose_call_it_is_and_what_it_calls_is_always_enforced(
+    connection: asyncpg.Connection, case: Case
+) -> None:
     await arrange(connection, case)
     [decision] = await judge(connection, case.attempt())
     assert (decision.verdict, decision.reason) == (Verdict.REJECT, case.reason)
@@ -144,11 +152,12 @@ async def test_a_rule_that_only_reports_lets_the_call_pass_and_says_so(
     connection: asyncpg.Connection, case: Case
 ) -> None:
     await arrange(connection, case)
-    await connection.execute("update limit_profiles set report_rules = array[$1]", case.rule)
+    await set_mode(connection, "report_rules", case)
     [decision] = await judge(connection, case.attempt())
     assert (decision.verdict, decision.reason) == (Verdict.ALLOW, AUTHORIZED)
-    assert decision.would_reject == (case.reason,)
-    assert await connection.fetchval("select would_reject from decisions") == [case.reason]
+    expected = [case.reason, "caller_id_not_authorized"] if case.reason == "caller_id_malformed" else [case.reason]
+    assert list(decision.would_reject) == expected
+    assert await connection.fetchval("select would_reject from decisions") == expected
     assert await connection.fetchval("select count(*) from leases") == 1
     unsure = {"caller_id", "do_not_originate", "grant"}
     assert decision.attestation == ("B" if case.rule in unsure else "A")
@@ -159,7 +168,7 @@ async def test_a_rule_that_only_reports_lets_the_call_pass_and_says_so(
 @pytest.mark.parametrize("case", BY_MODE, ids=str)
 async def test_a_rule_that_is_off_is_not_judged(connection: asyncpg.Connection, case: Case) -> None:
     await arrange(connection, case)
-    await connection.execute("update limit_profiles set off_rules = array[$1]", case.rule)
+    await set_mode(connection, "off_rules", case)
     [decision] = await judge(connection, case.attempt())
     assert (decision.verdict, decision.reason, decision.would_reject) == (Verdict.ALLOW, AUTHORIZED, ())
     assert await connection.fetchval("select count(*) from notices") == 0
@@ -192,3 +201,14 @@ def test_the_table_has_every_reason_the_judge_can_give() -> None:
     reached = {case.reason for case in (*ALWAYS_ENFORCED, *BY_MODE)}
     assert reached == given | caps
     assert {case.rule for case in BY_MODE if case.reason in caps} == CAPS
+
+
+@pytest.mark.parametrize("mode", ["report_rules", "off_rules"])
+async def test_letting_withheld_callers_pass_lets_no_disguised_number_pass(
+    connection: asyncpg.Connection, mode: str
+) -> None:
+    await make_customer(connection)
+    await connection.execute(f"update limit_profiles set {mode} = '{{caller_id}}'")
+    disguised = replace(attempt(), caller=Number(None, "not_digits"))
+    assert (await judge(connection, disguised))[0].reason == "caller_id_not_authorized"
+    assert await connection.fetchval("select count(*) from infractions") == 0

@@ -75,7 +75,7 @@ class Courier:
     def start(self) -> None:
         """Begin. Without a channel nothing is done but to say so."""
         if not self._channels:
-            self._log.warning("notice.no_channel")
+            self._log.info("notice.no_channel")
             return
         self._main = asyncio.create_task(self._run(), name="notices")
 

@@ -196,7 +196,8 @@ async def _place(connection: asyncpg.Connection, called: int) -> policy.Row:
         called,
     )
     place = dict(found or {})
-    soil = "US" if place["country"] in _US_TERRITORIES else place["country"]
+    unknown_area_code = place["country"] == "" and len(str(called)) == 11 and str(called).startswith("1")
+    soil = "US" if unknown_area_code or place["country"] in _US_TERRITORIES else place["country"]
     place["home"] = soil == place["home_country"]
     general = "domestic" if place["home"] else "international"
     place["class"] = "service" if called < _SHORTEST else place["kind"] or general
