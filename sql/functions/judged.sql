@@ -48,8 +48,11 @@ left join lateral (
   limit 1
 ) e on true
 left join ringfence.customers c on c.customer = e.customer
-left join ringfence.limit_profiles p
-  on p.profile = case c.state when 'restricted' then c.restricted_profile else c.profile end
+left join lateral (
+  select l.* from ringfence.limit_profiles l where l.profile = c.profile and c.state <> 'restricted'
+  union all
+  select l.* from ringfence.tighter_profile(c.profile, c.restricted_profile) l where c.state = 'restricted'
+) p on true
 left join lateral (
   select g.* from ringfence.grants g
   where g.customer = e.customer and g.first <= a.caller_e164
@@ -174,6 +177,27 @@ cross join lateral (
 $$;
 comment on function ringfence.judged is 'Judges attempts by every rule but the caps, with the data each rule used. Changes nothing.';
 revoke execute on function ringfence.judged from public;
+
+create or replace function ringfence.tighter_profile(p_profile text, p_restricted text)
+returns setof ringfence.limit_profiles
+language sql stable strict
+set search_path = ringfence, pg_temp
+as $$
+  -- least() passes over null, which is no cap. A rule is as strict as the stricter of both has it.
+  select
+    p.profile || '+' || r.profile, least(p.calls_per_second, r.calls_per_second), least(p.burst, r.burst),
+    least(p.concurrent_calls, r.concurrent_calls), least(p.calls_per_day, r.calls_per_day), p.created_at,
+    least(p.calls_per_month, r.calls_per_month), least(p.minutes_per_day, r.minutes_per_day),
+    least(p.minutes_per_month, r.minutes_per_month), least(p.caller_id_calls_per_day, r.caller_id_calls_per_day),
+    least(p.max_delay_ms, r.max_delay_ms),
+    array(select unnest(p.report_rules || p.off_rules) intersect select unnest(r.report_rules || r.off_rules)
+          except (select unnest(p.off_rules) intersect select unnest(r.off_rules))),
+    array(select unnest(p.off_rules) intersect select unnest(r.off_rules))
+  from limit_profiles p, limit_profiles r
+  where p.profile = p_profile and r.profile = p_restricted
+$$;
+comment on function ringfence.tighter_profile is 'What holds for a restricted customer: of each cap and each mode the tighter of its profile and its restricted profile.';
+revoke execute on function ringfence.tighter_profile from public;
 
 -- The rules that have a mode and whose failures judged lists, in its order.
 create or replace function ringfence.rules_with_mode() returns text[]

@@ -13,7 +13,7 @@ comment on column ringfence.customers.kind is 'end_user, or provider: one that s
 comment on column ringfence.customers.vetted_until is 'The latest vetting holds until then; null if there is none. Without a vetting that holds, no call passes.';
 comment on column ringfence.customers.rmd_status is 'For a provider: whether it was found in the Robocall Mitigation Database.';
 comment on column ringfence.customers.rmd_checked_at is 'When that was looked up.';
-comment on column ringfence.customers.restricted_profile is 'The caps that hold while the customer is restricted.';
+comment on column ringfence.customers.restricted_profile is 'While the customer is restricted, of each cap the tighter of this profile and its own holds.';
 comment on column ringfence.customers.contact_email is 'Where notices to the customer go.';
 
 create table ringfence.vettings (

@@ -30,7 +30,7 @@ from ringfence.store.authorize import Lane
 from ringfence.store.connect import connected
 from ringfence.store.journal import Journal
 from ringfence.store.migrate import migrate
-from tests.bench import delay, replay
+from tests.bench import delay, plans, replay
 from tests.integration.calls import attempt, make_customer
 from tests.lab.available import postgres_binaries
 from tests.lab.postgres import EmbeddedPostgres
@@ -148,15 +148,18 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("gate", "delay", "replay"),
+        choices=("gate", "delay", "replay", "plans"),
         default="gate",
-        help="delay: what it adds to real calls; replay: recorded calls judged again",
+        help="delay: what it adds to real calls; replay: recorded calls judged again; plans: what a decision reads",
     )
     parser.add_argument("--seconds", type=float, help="length of each measurement; 4 for gate, 12 for delay")
     parser.add_argument("--calls", type=int, default=500_000, help="for replay: so many")
     given = parser.parse_args()
     if given.what == "replay":
         replay.run(given.calls)
+        return
+    if given.what == "plans":
+        plans.run()
         return
     if given.what == "delay":
         delay.run(given.seconds or 12.0)

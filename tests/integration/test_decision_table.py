@@ -212,3 +212,24 @@ async def test_letting_withheld_callers_pass_lets_no_disguised_number_pass(
     disguised = replace(attempt(), caller=Number(None, "not_digits"))
     assert (await judge(connection, disguised))[0].reason == "caller_id_not_authorized"
     assert await connection.fetchval("select count(*) from infractions") == 0
+
+
+async def test_a_restricted_customer_is_held_to_the_tighter_of_both_profiles(
+    connection: asyncpg.Connection,
+) -> None:
+    await make_customer(connection, concurrent=5, per_day=3)
+    await connection.execute(
+        "update limit_profiles set calls_per_second = 500, burst = 500, concurrent_calls = 50, "
+        "calls_per_day = null, off_rules = '{grant, do_not_originate}', report_rules = '{vetting}' where profile = 'restricted'"
+    )
+    await connection.execute(
+        "update limit_profiles set report_rules = '{do_not_originate}' where profile = 'acme'; "
+        "update customers set state = 'restricted'; "
+        "insert into do_not_originate (prefix, category, source) values (12125550100, 'unused', 'registry')"
+    )
+    # A rule that one of them enforces is enforced; one that is lenient in both is as strict as the stricter.
+    assert (await judge(connection, attempt(caller=FOREIGN)))[0].reason == "caller_id_not_authorized"
+    for _ in range(3):
+        [decision] = await judge(connection, attempt())
+        assert (decision.reason, decision.would_reject) == (AUTHORIZED, ("caller_id_do_not_originate",))
+    assert (await judge(connection, attempt()))[0].reason == "calls_per_day_exceeded"

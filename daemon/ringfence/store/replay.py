@@ -82,7 +82,12 @@ select profile, ceil(1000000 / calls_per_second)::bigint as spacing_us, burst, m
   calls_per_day, calls_per_month, minutes_per_day * 60::bigint as seconds_per_day,
   minutes_per_month * 60::bigint as seconds_per_month, caller_id_calls_per_day,
   report_rules || off_rules as not_enforced
-from {profiles}
+from (
+  select * from {profiles}
+  union all
+  select t.* from (select distinct profile, restricted_profile from {customers} where state = 'restricted') c
+  cross join lateral pg_temp.tighter_profile(c.profile, c.restricted_profile) t
+) p
 """
 _DESTINATIONS = """
 select destination_rule, calls_per_day, calls_per_month, minutes_per_day * 60::bigint as seconds_per_day,
@@ -302,7 +307,9 @@ class Replay:
         return _NAMED.sub(lambda name: f"pg_temp.{name[1]}" if name[1] in own else name[0], source)
 
     async def _profiles(self) -> dict[str, Profile]:
-        found = await self._connection.fetch(_PROFILES.format(profiles=self._table("limit_profiles")))
+        found = await self._connection.fetch(
+            _PROFILES.format(profiles=self._table("limit_profiles"), customers=self._table("customers"))
+        )
         return {
             row["profile"]: Profile(
                 row["spacing_us"],
