@@ -150,7 +150,7 @@ def main() -> None:
         nargs="?",
         choices=("gate", "delay", "replay", "plans"),
         default="gate",
-        help="delay: what it adds to real calls; replay: recorded calls judged again; plans: what a decision reads",
+        help="delay: what it adds to real calls; replay: old calls judged again; plans: what a decision reads",
     )
     parser.add_argument("--seconds", type=float, help="length of each measurement; 4 for gate, 12 for delay")
     parser.add_argument("--calls", type=int, default=500_000, help="for replay: so many")

@@ -220,7 +220,8 @@ async def test_a_restricted_customer_is_held_to_the_tighter_of_both_profiles(
     await make_customer(connection, concurrent=5, per_day=3)
     await connection.execute(
         "update limit_profiles set calls_per_second = 500, burst = 500, concurrent_calls = 50, "
-        "calls_per_day = null, off_rules = '{grant, do_not_originate}', report_rules = '{vetting}' where profile = 'restricted'"
+        "calls_per_day = null, off_rules = '{grant, do_not_originate}', report_rules = '{vetting}' "
+        "where profile = 'restricted'"
     )
     await connection.execute(
         "update limit_profiles set report_rules = '{do_not_originate}' where profile = 'acme'; "
