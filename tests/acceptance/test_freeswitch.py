@@ -167,6 +167,18 @@ def test_originates_over_the_api_are_judged(site: FreeSwitchSite, command: str) 
     assert (end["hung_up_by"], end["sip_status"]) == ("switch", 200)
 
 
+def test_a_leg_names_its_campaign(site: FreeSwitchSite) -> None:
+    party = site.customer()
+    site.daemon.operator("campaign", "add", party.name, "spring", "--traffic=conversational")
+    for campaign, expected in (("spring", "authorized"), ("autumn", "campaign_unknown")):
+        called = site.new_number()
+        site.originate(
+            party, f"sofia/gateway/carrier/{called}", variables={"ringfence_campaign": campaign}, app="&hangup"
+        )
+        [row] = site.rows(f"select reason, campaign from ringfence.decisions where called = '{called}'")
+        assert (row["reason"], row["campaign"]) == (expected, campaign)
+
+
 def test_originates_to_an_address_without_a_gateway_are_judged(site: FreeSwitchSite) -> None:
     thief, called, carrier = site.customer(), site.new_number(), site.carriers["carrier"]
     dial = f"sofia/external/{called}@{carrier.address}:{carrier.port}"
