@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,8 @@ import asyncpg
 
 from ringfence.errors import NotFoundError
 from ringfence.store.policy import Row, did_you_mean, rows
+
+ANY = "any"  # reason of a report; no reason is called so
 
 _LISTED = """d.decision_id, d.decided_at, d.customer, d.verdict, d.reason, d.attestation, d.sip_status,
 d.delay_ms, d.degraded, d.would_reject, d.campaign, d.entry, d.switch, d.host, d.caller, d.caller_name,
@@ -25,8 +28,18 @@ where d.decision_id >= ringfence.uuid_floor($1) and d.decision_id < ringfence.uu
   and ($4::bigint is null or d.caller_e164 = $4) and ($5::text is null or d.caller = $5)
   and ($6::bigint is null or d.called_e164 = $6) and ($7::text is null or d.called = $7)
   and ($8::text is null or d.verdict = $8) and ($9::text is null or d.reason = $9)
-order by d.decision_id desc limit $10
+  and ($10::text is null or $10 = any (d.would_reject) or $10 = 'any' and d.would_reject <> '{{}}')
+order by d.decision_id desc limit $11
 """  # noqa: S608 - constants only
+
+# Grouped by what was recorded and taken apart afterwards, so that the days are read once.
+_SUMMED = """
+select d.customer, d.verdict, d.reason, d.would_reject, count(*) as calls
+from ringfence.decisions d
+where d.decision_id >= ringfence.uuid_floor($1) and d.decision_id < ringfence.uuid_floor($2)
+  and ($3::text is null or d.customer = $3)
+group by d.customer, d.verdict, d.reason, d.would_reject
+"""
 
 _NEW = f"""
 select {_LISTED} from ringfence.decisions d
@@ -61,7 +74,8 @@ order by d.decision_id desc limit $4
 @dataclass(frozen=True, slots=True)
 class Search:
     """Which decisions: from `since` on and before `until`; None is any. A number is looked for as E.164 digits if
-    it is an int, else as the text the switch showed."""
+    it is an int, else as the text the switch showed. `would_reject` is the reason of a rule that only reported, or
+    ANY of them."""
 
     since: datetime
     until: datetime
@@ -70,6 +84,7 @@ class Search:
     called: int | str | None = None
     verdict: str | None = None
     reason: str | None = None
+    would_reject: str | None = None
     limit: int = 100
 
 
@@ -84,9 +99,60 @@ async def find(connection: asyncpg.Connection, search: Search) -> list[Row]:
         *_either(search.called),
         search.verdict,
         search.reason,
+        search.would_reject,
         search.limit,
     )
     return rows(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How many calls were answered how.
+
+    `answers` has customer, verdict, reason and calls. `would_reject` has customer, would_reject (the reason of a
+    rule that only reported), calls, passed (calls that left and would be refused if the rule were enforced), only
+    (of those, the ones no other rule reported) and refused (calls another rule refused as it is). A call that
+    several rules reported counts under each. Both go by customer, the most calls first.
+    """
+
+    calls: int
+    answers: list[Row]
+    would_reject: list[Row]
+
+
+async def summary(
+    connection: asyncpg.Connection, since: datetime, until: datetime, *, customer: str | None = None
+) -> Summary:
+    """What was decided from `since` on and before `until`, and what rules that only report would have refused."""
+    answers: Counter[tuple[str, str, str]] = Counter()
+    reported: dict[tuple[str, str], Counter[str]] = {}
+    for row in await connection.fetch(_SUMMED, since, until, customer):
+        answers[row["customer"], row["verdict"], row["reason"]] += row["calls"]
+        reasons = set(row["would_reject"])
+        for reason in reasons:
+            counted = reported.setdefault((row["customer"], reason), Counter())
+            counted["calls"] += row["calls"]
+            if row["verdict"] == "reject":
+                counted["refused"] += row["calls"]
+            else:
+                counted["passed"] += row["calls"]
+                counted["only"] += row["calls"] if len(reasons) == 1 else 0
+    return Summary(
+        answers.total(),
+        [
+            {"customer": name, "verdict": verdict, "reason": reason, "calls": calls}
+            for (name, verdict, reason), calls in sorted(
+                answers.items(), key=lambda item: (item[0][0], -item[1], item[0])
+            )
+        ],
+        [
+            {"customer": name, "would_reject": reason}
+            | {kind: counted[kind] for kind in ("calls", "passed", "only", "refused")}
+            for (name, reason), counted in sorted(
+                reported.items(), key=lambda item: (item[0][0], -item[1]["calls"], item[0])
+            )
+        ],
+    )
 
 
 async def bypasses(
