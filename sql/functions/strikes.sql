@@ -68,6 +68,7 @@ as $$
 declare
   v_actor      text := current_setting('ringfence.actor', true);
   v_infraction infractions%rowtype;
+  v_caller     text;
 begin
   -- A call does not wait for whoever holds the customer's row: settle_infractions comes back to it.
   perform 1 from customers
@@ -83,10 +84,19 @@ begin
   if not found then
     return false;
   end if;
+  v_caller := case when v_infraction.caller ~ '^[0-9]{7,}$' then '+' else '' end || v_infraction.caller;
   perform set_config('ringfence.actor', 'ringfence', true);
   perform set_customer_state(p_customer, 'suspended',
-    format('infraction %s: showed %s, which is not theirs', v_infraction.infraction_id, v_infraction.caller),
+    format('infraction %s: showed %s, which is not assigned or granted to the customer',
+           v_infraction.infraction_id, v_caller),
     (select suspension_hangs_up from provider));
+  -- The reason is written for the operator; from these facts the notice is worded for the customer.
+  update notices n
+  set data = n.data || jsonb_build_object(
+    'infraction', i.infraction_id, 'caller', i.caller, 'cause', i.reason, 'decision', i.decision_id,
+    'happened_at', i.happened_at)
+  from infractions i
+  where i.infraction_id = v_infraction.infraction_id and n.notice_id = i.notice_id;
   perform set_config('ringfence.actor', coalesce(v_actor, ''), true);
   return true;
 end

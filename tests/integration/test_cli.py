@@ -330,7 +330,7 @@ async def test_calls_are_found_by_number_verdict_reason_and_time(
 
 async def test_a_search_by_time_reads_only_the_partitions_of_those_days(connection: asyncpg.Connection) -> None:
     now = datetime.now(UTC)
-    everything = (None,) * 7
+    everything = (None,) * 8
     plan = await connection.fetch("explain " + records._FOUND, now - timedelta(minutes=1), now, *everything, 100)
     read = set(re.findall(r"on (decisions_\w+|call_ends_\w+)", "\n".join(row[0] for row in plan)))
     days = {f"{at:%Y%m%d}" for at in (now, now - timedelta(minutes=1))}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -99,7 +101,7 @@ async def test_a_new_customer_is_a_prospect_whose_calls_are_refused(
     assert await called(connection) == "customer_not_active"
     early = acme("customer", "activate", "acme")
     assert early.code == ExitCode.CONFLICT
-    assert "its vetting was never done; 'ringfence customer vet acme' records one" in early.err
+    assert "its vetting was never done; 'ringfence customer vet acme --method …' records one" in early.err
 
 
 async def test_the_short_way_vets_and_activates_in_one_command(
@@ -170,7 +172,8 @@ async def test_a_full_vetting_lets_a_prospect_be_activated(acme: Command, connec
 
 
 def test_everything_that_is_missing_is_named_at_once_and_nothing_is_recorded(acme: Command) -> None:
-    ran = acme("customer", "vet", "acme", "--legal-name", "Acme", "--contact-phone", "+1 212 555 0123")
+    told = ("--method", "call", "--legal-name", "Acme", "--contact-phone", "+1 212 555 0123")
+    ran = acme("customer", "vet", "acme", *told)
     assert ran.code == ExitCode.BAD_INPUT
     assert ran.err == (
         "ringfence: a vetting is recorded when it is complete; missing: physical_address, contact_name, use_case, "
@@ -219,16 +222,47 @@ async def test_the_policy_accepted_must_be_the_one_that_holds(
 
 def test_a_vetting_done_again_tells_only_what_changed(acme: Command) -> None:
     acme.ok("customer", "vet", "acme", "--file", facts(acme, note="long talk", rmd_status="listed"))
-    again = acme.ok("customer", "vet", "acme", "--vetted-by", "Lee", "--use-case", "Surveys", "--json").json
+    again = acme.ok(
+        "customer", "vet", "acme", "--vetted-by", "Lee", "--method", "documents", "--use-case", "Surveys", "--json"
+    ).json
     assert (again["vetting_id"], again["vetted_by"], again["use_case"]) == (2, "Lee", "Surveys")
     assert (again["legal_name"], again["source_addresses"]) == (FULL["legal_name"], ["192.0.2.10"])
     assert again["rmd_status"] == "listed"
     # How and what is remarked belongs to that vetting alone.
     assert (again["method"], again["note"]) == ("documents", "")
-    assert acme("customer", "vet", "acme", "--use-case", "").code == ExitCode.BAD_INPUT
+    emptied = acme("customer", "vet", "acme", "--method", "call", "--use-case", "")
+    assert (emptied.code, "missing: use_case" in emptied.err) == (ExitCode.BAD_INPUT, True)
     acme.ok("customer", "set", "acme", "--contact-email", "new@acme.example")
-    third = acme.ok("customer", "vet", "acme", "--json").json
+    third = acme.ok("customer", "vet", "acme", "--method", "visit", "--nothing-changed", "--json").json
     assert (third["vetted_by"], third["contact_email"]) == ("tester", "new@acme.example")
+    assert (third["method"], third["use_case"]) == ("visit", "Surveys")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "--method: say how it was vetted"),
+        (("--nothing-changed",), "--method: say how it was vetted"),
+        (("--use-case", "Surveys"), "--method: say how it was vetted"),
+        (("--method", "call"), "--nothing-changed: no fact about the customer is told"),
+        (
+            ("--method", "call", "--vetted-by", "Lee", "--note", "x", "--valid-until", "2027-01-01"),
+            "--nothing-changed: no fact about the customer is told",
+        ),
+        (
+            ("--method", "call", "--nothing-changed", "--use-case", "Surveys"),
+            "--nothing-changed: but use_case is told too",
+        ),
+    ],
+)
+async def test_a_vetting_that_nobody_made_is_not_recorded(
+    acme: Command, connection: asyncpg.Connection, options: Sequence[str], said: str
+) -> None:
+    acme.ok("customer", "vet", "acme", "--file", facts(acme))
+    ran = acme("customer", "vet", "acme", *options)
+    assert (ran.code, ran.out) == (ExitCode.BAD_INPUT, "")
+    assert said in ran.err
+    assert await connection.fetchval("select count(*) from vettings") == 1
 
 
 def test_a_short_vetting_says_that_it_is_one(acme: Command) -> None:
@@ -261,7 +295,7 @@ async def test_a_provider_must_be_in_the_robocall_mitigation_database(
     assert "it is not listed in the Robocall Mitigation Database" in gone.out
     ringfence.ok("customer", "activate", "acme")
     assert await called(connection) == "provider_not_in_rmd"
-    ringfence.ok("customer", "vet", "acme", "--rmd-status", "listed")
+    ringfence.ok("customer", "vet", "acme", "--method", "documents", "--rmd-status", "listed")
     assert await called(connection) == "authorized"
 
 
@@ -323,13 +357,14 @@ async def test_a_tax_id_is_sealed_and_shown_only_to_who_holds_the_key_and_that_i
     assert (await actions(connection))[-1] == "customer.reveal"
     # A vetting done again keeps it, and needs no key for that.
     acme.config.with_name("vetting-key").rename(acme.config.with_name("safe"))
-    acme.ok("customer", "vet", "acme")
+    acme.ok("customer", "vet", "acme", "--method", "call", "--nothing-changed")
     assert acme("customer", "show", "acme", "--reveal").code == ExitCode.CONFIG
     acme.ok("customer", "vetting-key")
     other = acme("customer", "show", "acme", "--reveal")
     assert (other.code, "does not open the number" in other.err) == (ExitCode.CONFIG, True)
     assert (await actions(connection)).count("customer.reveal") == 1
-    assert acme.ok("customer", "vet", "acme", "--tax-id", "", "--json").json["tax_id"] == ""
+    emptied = acme.ok("customer", "vet", "acme", "--method", "call", "--tax-id", "", "--json").json
+    assert emptied["tax_id"] == ""
     assert acme("customer", "show", "acme", "--reveal").code == ExitCode.NOT_FOUND
 
 
@@ -350,7 +385,9 @@ async def test_a_customer_that_comes_back_under_another_name_is_known_by_its_tax
     detail = await connection.fetchval("select detail from policy_changes order by version desc limit 1")
     assert json.loads(detail)["accepted_duplicate"] == "new owners"
     # What was accepted need not be accepted again, and stays on record.
-    later = acme.ok("customer", "vet", "newco", "--red-flag", "no web site", "--json").json
+    later = acme.ok(
+        "customer", "vet", "newco", "--method", "documents", "--red-flag", "no web site", "--json"
+    ).json
     assert later["red_flags"] == ["no web site", "same tax id as acme (terminated): new owners"]
 
 
@@ -362,7 +399,7 @@ def test_a_duplicate_whose_state_got_worse_must_be_accepted_anew(acme: Command) 
     twin = ("customer", "vet", "twin", "--file", facts(acme), "--tax-id", NUMBER)
     acme.ok(*twin, "--accept-duplicate", "sister company")
     acme.ok("customer", "suspend", "acme", "--reason", "robocalls")
-    refused = acme("customer", "vet", "twin")
+    refused = acme("customer", "vet", "twin", "--method", "call", "--nothing-changed")
     assert (refused.code, "'acme' (suspended)" in refused.err) == (ExitCode.CONFLICT, True)
 
 
@@ -431,11 +468,118 @@ async def test_a_terminated_customer_is_gone_for_good(active: Command, connectio
     unsure = active("customer", "terminate", "acme", "--reason", "fraud")
     assert (unsure.code, "--yes" in unsure.err) == (ExitCode.BAD_INPUT, True)
     active.ok("customer", "terminate", "acme", "--reason", "fraud", "--yes")
-    assert await called(connection) == "customer_not_active"
+    assert await reason(connection) == "endpoint_unknown"
     assert await connection.fetchval("select hang_up from customers") is True
     assert active("customer", "terminate", "acme", "--reason", "fraud", "--yes").code == ExitCode.CONFLICT
     assert active("customer", "vet", "acme", "--short").code == ExitCode.CONFLICT
     assert active("customer", "add", "acme", "--name", "Acme").code == ExitCode.CONFLICT
+
+
+async def test_a_terminated_customer_gives_up_all_it_holds(
+    active: Command, connection: asyncpg.Connection
+) -> None:
+    active.ok("number", "grant", "acme", "+12125550100", "+12125550109")
+    active.ok("number", "grant", "acme", "+12125550200", "--shared")
+    active.ok("endpoint", "add", "acme", "--source-address", "192.0.2.10")
+    active.ok("campaign", "add", "acme", "reminders", "--traffic", "conversational")
+    active.ok("destination", "deny", "premium", "--customer", "acme")
+    active.ok("destination", "deny", "satellite")
+    active.ok("customer", "add", "zeta", "--name", "Zeta", "--account", "ZETA", "--vetted-by", "Kim")
+    active.ok("number", "grant", "zeta", "+13105550100")
+    ran = active.ok("customer", "terminate", "acme", "--reason", "fraud", "--yes")
+    assert "it gave up 2 grants, 2 endpoints, 1 campaigns and 1 destination rules" in ran.out
+    revoked = await connection.fetch(
+        "select customer, reason, revoked_by, shared from revoked_grants order by first"
+    )
+    assert [tuple(row) for row in revoked] == [
+        ("acme", "fraud", "tester", False),
+        ("acme", "fraud", "tester", True),
+    ]
+    left = await connection.fetchrow(
+        "select (select array_agg(customer) from grants), (select array_agg(customer) from endpoints), "
+        "(select array_agg(customer) from campaigns), (select array_agg(customer || area) from destination_rules)"
+    )
+    assert left is not None
+    assert tuple(left) == (["zeta"], ["zeta"], None, ["*satellite"])
+    assert (await actions(connection))[-6:] == [
+        "number.revoke", "endpoint.remove", "endpoint.remove", "campaign.remove", "destination.remove",
+        "customer.terminated",
+    ]  # fmt: skip
+    # What it gave up another may have.
+    active.ok("number", "grant", "zeta", "+12125550100")
+    active.ok("endpoint", "add", "zeta", "--account", "ACME")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("number", "grant", "acme", "+12125550100"),
+        ("number", "import", "FILE", "--customer", "acme"),
+        ("number", "import", "FILE", "--replace", "acme"),
+        ("endpoint", "add", "acme", "--account", "ACME2"),
+        ("campaign", "add", "acme", "reminders", "--traffic", "conversational"),
+        ("customer", "set", "acme", "--name", "Acme again"),
+    ],
+)
+async def test_a_terminated_customer_gets_nothing_more(
+    active: Command, connection: asyncpg.Connection, tmp_path: Path, command: Sequence[str]
+) -> None:
+    numbers = tmp_path / "numbers.csv"
+    numbers.write_text("number\n+12125550100\n", encoding="utf-8")
+    active.ok("customer", "terminate", "acme", "--reason", "fraud", "--yes")
+    version = await connection.fetchval("select max(version) from policy_changes")
+    ran = active(*(str(numbers) if word == "FILE" else word for word in command))
+    assert (ran.code, ran.out) == (ExitCode.CONFLICT, "")
+    assert "customer 'acme' is terminated: that is for good, and it gets nothing more" in ran.err
+    assert await connection.fetchval("select max(version) from policy_changes") == version
+
+
+def test_a_line_of_an_import_for_a_terminated_customer_is_bad(active: Command, tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.csv"
+    numbers.write_text("customer,number\nacme,+12125550100\n", encoding="utf-8")
+    active.ok("customer", "terminate", "acme", "--reason", "fraud", "--yes")
+    ran = active("number", "import", str(numbers))
+    assert ran.code == ExitCode.BAD_INPUT
+    assert "line 2: customer: 'acme' is terminated" in ran.err
+
+
+async def test_the_moves_of_the_command_line_are_those_of_the_database(connection: asyncpg.Connection) -> None:
+    becomes = {verb: {state} for verb, state in customers._BECOMES.items()} | {
+        "reinstate": {"active", "restricted"}
+    }
+    told = {
+        state: {after for verb in verbs for after in becomes[verb]} for state, verbs in customers._MOVES.items()
+    }
+    pairs = [(before, after) for before in customers.STATES for after in customers.STATES]
+    assert len(pairs) == 25
+    for before, after in pairs:
+        may = await connection.fetchval("select ringfence.state_may_become($1, $2)", before, after)
+        assert (after in told[before]) == may, (before, after)
+
+
+def test_the_page_about_customers_works_as_written(ringfence: Command) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "customers.md").read_text("utf-8")
+    block = page[page.index("    # bolt.yaml") :].split("\n\n")[0]
+    path = ringfence.config.with_name("bolt.yaml")
+    path.write_text(block, encoding="utf-8")
+    commands = re.findall(r"^    ringfence (.* bolt .*|customer activate bolt)$", page, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        ringfence.ok(*shlex.split(command.replace("bolt.yaml", str(path))))
+
+
+async def test_a_contact_address_that_no_mail_can_go_to_is_named(
+    active: Command, connection: asyncpg.Connection
+) -> None:
+    assert "contact address" not in active.ok("customer", "show", "acme").out
+    ran = active("customer", "set", "acme", "--contact-email", "jö@acme.example")
+    assert (ran.code, "--contact-email: is not an e-mail address" in ran.err) == (ExitCode.BAD_INPUT, True)
+    active.ok("customer", "set", "acme", "--contact-email", "jo@acme")  # a host of one label is one
+    assert "contact address" not in active.ok("customer", "show", "acme").out
+    await connection.execute("update customers set contact_email = 'jö@acme.example'")
+    shown = active.ok("customer", "show", "acme")
+    assert "its contact address is not an e-mail address of plain ASCII" in shown.out
+    assert "'ringfence customer set acme --contact-email …' corrects it" in shown.out
 
 
 # --- findings and infractions ---------------------------------------------------------------------------------
@@ -548,7 +692,11 @@ async def test_the_history_tells_everything_in_order_of_time(
         "finding",
         "state",
     ]
-    assert "finding 1: x" in acme.ok("customer", "history", "acme").out
+    people = acme.ok("customer", "history", "acme").out
+    assert "finding 1: x" in people
+    assert "valid until 20" in people
+    for nobody_reads in ("red_flags", "red flags", "valid_until", "approved_by", "decision"):
+        assert nobody_reads not in people
     assert acme("customer", "history", "acm").code == ExitCode.NOT_FOUND
 
 

@@ -43,7 +43,8 @@ async def test_a_number_of_one_customer_is_not_granted_to_another(ringfence: Com
     ringfence.ok("number", "grant", "acme", FIRST, LAST)
     err = refused(ringfence, "grant", "zeta", "+13105550150")
     assert "+13105550150 meets grant 1 (+13105550100 to +13105550199) of customer 'acme'" in err
-    assert f"give --shared and 'ringfence number share acme {FIRST} {LAST}' first" in err
+    assert f"'ringfence number revoke acme {FIRST} {LAST} --reason …' takes it from that customer" in err
+    assert f"if both may show it, give --shared and 'ringfence number share acme {FIRST} {LAST}' first" in err
     assert f"'ringfence number share acme {FIRST} {LAST}' first" in refused(
         ringfence, "grant", "zeta", "+13105550150", "--shared"
     )

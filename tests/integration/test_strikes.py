@@ -9,7 +9,9 @@ import asyncpg
 import pytest
 
 from ringfence.config import DatabaseSettings
+from ringfence.notices.text import render
 from ringfence.store.connect import connected
+from ringfence.store.notices import show_notice
 from tests.integration.calls import FOREIGN, attempt, judge, make_customer, reason
 
 pytestmark = pytest.mark.integration
@@ -144,11 +146,17 @@ async def test_the_next_event_after_the_warning_was_delivered_suspends(connectio
     row = await connection.fetchrow("select state, state_reason, hang_up from customers")
     assert row is not None
     assert (row["state"], row["hang_up"]) == ("suspended", True)
-    assert row["state_reason"] == f"infraction 2: showed {FOREIGN}, which is not theirs"
+    assert row["state_reason"] == (
+        f"infraction 2: showed +{FOREIGN}, which is not assigned or granted to the customer"
+    )
     kinds = await connection.fetch(
         "select kind from infractions join notices using (notice_id) order by infraction_id"
     )
     assert [row["kind"] for row in kinds] == ["warning", "suspension"]
+    [notice] = await connection.fetch("select notice_id from notices where kind = 'suspension'")
+    told_customer = render((await show_notice(connection, notice["notice_id"]))[0]).body
+    assert f"showed the caller ID +{FOREIGN}. The caller ID +{FOREIGN} is not granted to you." in told_customer
+    assert "the customer" not in told_customer
     assert await connection.fetchval("select moved_by from customer_states order by move_id desc limit 1") == (
         "ringfence"
     )

@@ -7,6 +7,7 @@ import email.policy
 import hashlib
 import hmac
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ringfence.notices.line import NotSentError
 from ringfence.notices.mail import compose
 from ringfence.notices.text import for_operator, render
 from ringfence.notices.webhook import Webhook, body, signature
+from ringfence.reasons import REASONS
 from ringfence.store.notices import Delivery, Notice
 
 AT = datetime(2026, 11, 21, 14, 30, tzinfo=UTC)
@@ -45,13 +47,35 @@ def test_a_warning_says_which_number_was_shown_when_and_what_follows() -> None:
     for words in (
         "+13105550199",
         "at 2026-11-21 14:29 UTC",
-        "is not granted to this customer",
+        "The caller ID +13105550199 is not granted to you.",
         "If it happens again, your service is suspended.",
         "Reference: 019a",
         "Example Telecom",
         "Notice 17, 2026-11-21 14:30 UTC.",
     ):
         assert words in text.body
+
+
+@pytest.mark.parametrize(
+    "reason", ["caller_id_not_authorized", "caller_id_do_not_originate", "caller_id_unallocated"]
+)
+def test_every_reason_that_can_strike_is_told_to_the_customer_as_you(reason: str) -> None:
+    for text in (
+        render(notice("warning", caller="13105550199", reason=reason)),
+        render(notice("suspension", caller="13105550199", cause=reason, infraction=2, reason="infraction 2: …")),
+    ):
+        assert "The caller ID +13105550199 is not granted to you." in text.body
+        assert "customer" not in text.body
+        assert "infraction" not in text.body
+
+
+@pytest.mark.parametrize(
+    "reason", [each.code for each in REASONS if each.sip_status == 480 and each.code.endswith("_exceeded")]
+)
+def test_a_breach_of_any_cap_is_told_to_the_customer_as_you(reason: str) -> None:
+    body = render(notice("breach", rule="cap", reason=reason)).body
+    assert re.search(r"A call was refused\. (You|A caller ID that you) ", body)
+    assert "customer" not in body
 
 
 def test_warnings_that_are_left_are_counted() -> None:
@@ -74,7 +98,7 @@ def test_a_breach_names_the_limit() -> None:
         notice("breach", rule="calls_per_day", reason="calls_per_day_exceeded", at="2026-11-21T14:29:00Z")
     )
     assert text.subject == "Calls over a limit: calls per day: Acme Ltd"
-    assert "used up its calls for the day" in text.body
+    assert "You have used up your calls for the day." in text.body
 
 
 @pytest.mark.parametrize(

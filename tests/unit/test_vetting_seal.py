@@ -193,7 +193,7 @@ def test_a_bad_tax_id_is_not_repeated(tmp_path: Path) -> None:
 
 
 def test_an_option_is_named_as_it_was_written() -> None:
-    with pytest.raises(BadInputError, match=r"^--how: .*\n--source-address: is not an IP address"):
+    with pytest.raises(BadInputError, match=r"^--method: .*\n--source-address: is not an IP address"):
         facts_from({"method": "guess", "source_addresses": ["x"], "legal_name": None})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,9 @@ _ZONE_HELP = "IANA zone in which the customer's day begins."
 _KIND_HELP = "end_user, or provider: one that sends its own customers' calls."
 _RESTRICTED_HELP = "Limit profile that holds while it is restricted."
 _EMAIL_HELP = "Where notices to the customer go."
+
+_MAX_EMAIL = 254  # characters
+_FOR_MACHINES = frozenset({"decision", "sha256", "told"})
 
 
 @verb(app, "add")
@@ -83,8 +87,8 @@ async def add(
     )
     if vetted is None:
         session.output.line(
-            f"next: 'ringfence customer vet {customer} …', then 'ringfence customer activate {customer}': "
-            "a prospect may place no calls"
+            f"next: 'ringfence customer vet {customer} --method …', then "
+            f"'ringfence customer activate {customer}': a prospect may place no calls"
         )
     if not recognised_by:
         session.output.line(f"next: 'ringfence endpoint add {customer} --account …': it has no endpoint yet")
@@ -163,15 +167,23 @@ async def show(
         shown = await customers.show_customer(connection, customer)
     if number is not None:
         shown["vetting"]["tax_id"] = number
+    shown["contact_email_fault"] = _email_fault(shown["contact_email"])
     session.output.document(shown)
-    session.output.facts({key: value for key, value in shown.items() if not isinstance(value, list | dict)})
+    session.output.facts({key: value for key, value in shown.items() if not isinstance(value, list | dict)
+                          and key != "contact_email_fault"})  # fmt: skip
     vetting = {key: value for key, value in (shown["vetting"] or {}).items() if key != "customer" and value != []}
     session.output.facts(vetting, title="vetting")
     session.output.table(shown["endpoints"], endpoint.COLUMNS, title="endpoints")
     sums = ("source", "attestation", "grants", "numbers", "not_in_date", "next_expiry")
     session.output.table(shown["grants"], sums, title="grants")
     columns = ("version", "changed_at", "changed_by", "action", "detail")
-    session.output.table(shown["changes"], columns, title="last changes")
+    changes = [{**change, "detail": _told(change["detail"])} for change in shown["changes"]]
+    session.output.table(changes, columns, title="last changes")
+    if fault := shown["contact_email_fault"]:
+        session.output.line(
+            f"its contact address {fault}: no notice reaches it by e-mail; "
+            f"'ringfence customer set {customer} --contact-email …' corrects it"
+        )
 
 
 @verb(app, "history")
@@ -187,7 +199,8 @@ async def history(
     async with session.database() as connection:
         found = await infractions.history(connection, customer, limit)
     session.output.document(found)
-    session.output.table(found, ("at", "what", "by", "detail"))
+    shown = [{**row, "detail": _told(row["detail"])} for row in found]
+    session.output.table(shown, ("at", "what", "by", "detail"))
 
 
 @verb(app, "activate")
@@ -237,7 +250,8 @@ async def terminate(
     reason: Reason,
     yes: Annotated[bool, typer.Option("--yes", help="Yes, for good.")] = False,
 ) -> None:
-    """End the contract with a customer for good and hang up its live calls; everything stays on record."""
+    """End the contract with a customer for good: hang up its live calls, revoke its grants, remove its endpoints,
+    campaigns and destination rules. Everything stays on record."""
     if not yes:
         raise BadInputError(
             f"--yes: a customer that is terminated never comes back; add --yes if customer {customer!r} is meant"
@@ -249,16 +263,50 @@ async def _move(session: Session, customer: str, verb: str, reason: str, *, more
     from ringfence.store import customers
 
     async with session.database() as connection:
-        before, state = await customers.move(connection, customer, verb, reason, **how)
-    session.output.document({"customer": customer, "state": state, "before": before, "reason": reason})
+        moved = await customers.move(connection, customer, verb, reason, **how)
+    document: dict[str, Any] = {
+        "customer": customer,
+        "state": moved.state,
+        "before": moved.before,
+        "reason": reason,
+    }
+    if moved.released:
+        document["released"] = dict(moved.released)
+    session.output.document(document)
     session.output.line(
-        f"customer {customer} is {state} (was {before}) from the next attempt on{'; ' + more if more else ''}"
+        f"customer {customer} is {moved.state} (was {moved.before}) from the next attempt on"
+        f"{'; ' + more if more else ''}"
     )
+    if moved.released:
+        counts = [f"{count:,} {what.replace('_', ' ')}" for what, count in moved.released.items()]
+        session.output.line(f"it gave up {', '.join(counts[:-1])} and {counts[-1]}")
 
 
 def _email(text: str) -> str:
-    found = customer_vetting.facts_from({"contact_email": text})
-    return str(found["contact_email"])
+    """A contact address that notices can be mailed to, or none. Raises BadInputError."""
+    if fault := _email_fault(text := text.strip()):
+        raise BadInputError(f"--contact-email: {fault}, such as noc@example.com (found {text[:60]!r})")
+    return text
+
+
+def _email_fault(address: str) -> str:
+    """Why no mail can go to this address; empty if it can, and if there is none."""
+    from ringfence.config import MAIL_ADDRESS
+
+    if not address or (len(address) <= _MAX_EMAIL and re.fullmatch(MAIL_ADDRESS, address)):
+        return ""
+    return "is not an e-mail address of plain ASCII, name@host"
+
+
+def _told(detail: dict[str, Any]) -> str:
+    """What an entry says, for people: its keys as words, without what is empty or for machines."""
+    from ringfence.cli.output import plain
+
+    return ", ".join(
+        f"{key.replace('_', ' ')} {plain(value)}"
+        for key, value in detail.items()
+        if key not in _FOR_MACHINES and value not in (None, "", [], {})
+    )
 
 
 customer_vetting.register(app)

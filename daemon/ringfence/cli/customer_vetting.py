@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FACTS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Vetting": (
         ("vetted_by", "--vetted-by", "who vetted; by default you."),
-        ("method", "--how", "call, visit or documents (the default)."),
+        ("method", "--method", "call, visit or documents; --short without it: documents."),
         ("valid_until", "--valid-until", "when it must be done again; by default as 'provider show' has it."),
         ("red_flags", "--red-flag", "what was odd. May be repeated."),
         ("documents", "--document", "where a proof is filed. May be repeated."),
@@ -69,6 +69,7 @@ FACTS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
 }  # fmt: skip
 LISTS = ("red_flags", "documents", "source_addresses")
+_OF_THE_CHECK = frozenset({"vetted_by", "method", "valid_until", "note"})  # and not of the customer
 
 
 def _with_facts(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,6 +120,9 @@ async def vet(
     short: Annotated[
         bool, typer.Option("--short", help="Record only who vetted, how and until when; the note says so.")
     ] = False,
+    nothing_changed: Annotated[
+        bool, typer.Option("--nothing-changed", help="Every fact was checked, and is as the last vetting has it.")
+    ] = False,
     accept_duplicate: Annotated[
         str, typer.Option("--accept-duplicate", metavar="REASON", help="Why another has the same tax id.")
     ] = "",
@@ -127,6 +131,7 @@ async def vet(
     """Record who the customer is and who found that out.
 
     What is not told is taken over from the last vetting; what is missing then is named, and nothing is recorded.
+    A vetting that is not short names its method, and a fact or --nothing-changed.
     """
     from ringfence.cli import vetting_facts
     from ringfence.store import policy, vetting
@@ -134,6 +139,7 @@ async def vet(
     if facts["tax_id"] == "-":
         facts["tax_id"] = sys.stdin.readline().strip()
     found = (vetting_facts.from_file(file) if file else {}) | facts_from(facts)
+    _require_a_check(found, short=short, nothing_changed=nothing_changed)
     if accept_duplicate:
         policy.check_text("--accept-duplicate", accept_duplicate)
     key = _key(session) if found.get("tax_id") else None
@@ -158,6 +164,22 @@ async def vet(
     if state == "prospect":
         session.output.line(
             f"next: 'ringfence customer activate {customer}': it is a prospect, and may place no calls"
+        )
+
+
+def _require_a_check(found: dict[str, Any], *, short: bool, nothing_changed: bool) -> None:
+    """Raises BadInputError unless somebody says what was checked, and how: a vetting is evidence of that."""
+    told = sorted(field for field in found if field not in _OF_THE_CHECK)
+    if nothing_changed and told:
+        raise BadInputError(f"--nothing-changed: but {', '.join(told)} is told too: leave out one of them")
+    if short:
+        return
+    if "method" not in found:
+        raise BadInputError("--method: say how it was vetted: call, visit or documents")
+    if not told and not nothing_changed:
+        raise BadInputError(
+            "--nothing-changed: no fact about the customer is told; give what was found out, or --nothing-changed "
+            "if every fact of the last vetting was checked and still holds"
         )
 
 

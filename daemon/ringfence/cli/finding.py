@@ -19,7 +19,9 @@ async def add(
     kind: Annotated[
         str, typer.Option("--kind", help="illegal_traffic suspends; suspicious_traffic and complaint do not.")
     ],
-    summary: Annotated[str, typer.Option("--summary", help="What was found.")],
+    summary: Annotated[
+        str, typer.Option("--summary", help="What was found; the customer reads it in the suspension notice.")
+    ],
     evidence: Annotated[str, typer.Option("--evidence", help="Where the proof is filed.")] = "",
 ) -> None:
     """Write down what was found. Illegal traffic suspends the customer at once and hangs up its live calls."""

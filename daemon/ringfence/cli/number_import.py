@@ -107,7 +107,7 @@ async def import_file(
         numbers = NumberFile(stream, session.default_plan, faults, customer=customer, terms=on)
         async with session.database() as connection:
             if customer is not None:
-                await policy.require_customer(connection, customer)
+                await policy.refuse_terminated(connection, customer)
             with followed(numbers, stream, "checking and granting") as rows:
                 done = await import_numbers(
                     connection,

@@ -13,6 +13,22 @@ from ringfence.store.notices import Notice
 
 _SHORT_CODE_DIGITS = 6  # no E.164 number is that short
 
+# What the reasons that lead to a notice say to the customer; elsewhere they speak of it to the operator.
+_NOT_GRANTED = "The caller ID {caller} is not granted to you."
+_TO_CUSTOMER = {
+    "caller_id_not_authorized": _NOT_GRANTED,
+    "caller_id_do_not_originate": f"{_NOT_GRANTED} It is on the do-not-originate list: nobody may show it.",
+    "caller_id_unallocated": f"{_NOT_GRANTED} It is a number that no provider has been allocated.",
+    "calls_per_second_exceeded": "You are over your calls-per-second cap.",
+    "concurrent_calls_exceeded": "You are at your concurrent-call cap.",
+    "calls_per_day_exceeded": "You have used up your calls for the day.",
+    "calls_per_month_exceeded": "You have used up your calls for the month.",
+    "minutes_per_day_exceeded": "You have used up your minutes for the day.",
+    "minutes_per_month_exceeded": "You have used up your minutes for the month.",
+    "destination_cap_exceeded": "You have used up a cap for this destination.",
+    "caller_id_cap_exceeded": "A caller ID that you show has used up its calls for the day.",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -63,25 +79,31 @@ def _warning(data: Mapping[str, Any]) -> tuple[str, list[str]]:
     )
     seen = f" at {moment(data['happened_at'])}" if "happened_at" in data else ""
     return "Warning: caller ID that is not yours", [
-        f"A call from you{seen} showed the caller ID {number(data.get('caller'))}. {_why(data.get('reason'))}",
+        f"A call from you{seen} showed the caller ID {number(data.get('caller'))}. {_why(data, 'reason')}",
         "The call was not put through. Show only numbers that you have the right to use. " + more,
         *_reference(data),
     ]
 
 
 def _suspension(data: Mapping[str, Any]) -> tuple[str, list[str]]:
-    reason = f" The reason: {_shown(data['reason'], 500)}" if data.get("reason") else ""
-    return "Your service is suspended", [
-        f"Your outbound calls are refused from now on; emergency calls pass.{reason}",
-        "Answer this notice to have the case looked at.",
-    ]
+    paragraphs = ["Your outbound calls are refused from now on; emergency calls pass."]
+    if "infraction" in data:
+        seen = f" at {moment(data['happened_at'])}" if "happened_at" in data else ""
+        paragraphs.append(
+            f"The reason: a call from you{seen} showed the caller ID {number(data.get('caller'))}. "
+            f"{_why(data, 'cause')}"
+        )
+    elif data.get("reason"):
+        paragraphs.append(f"The reason: {_shown(data['reason'], 500)}")
+    paragraphs.append("Answer this notice to have the case looked at.")
+    return "Your service is suspended", [*paragraphs, *_reference(data)]
 
 
 def _breach(data: Mapping[str, Any]) -> tuple[str, list[str]]:
     rule = _shown(data.get("rule", "a cap"), 60).replace("_", " ")
     when = f" at {moment(data['at'])}" if "at" in data else ""
     return f"Calls over a limit: {rule}", [
-        f"A call{when} was refused. {_why(data.get('reason'))}",
+        f"A call{when} was refused. {_why(data, 'reason')}",
         "Calls over the limit go on being refused; those under it pass. You are told once a day and limit.",
         *_reference(data),
     ]
@@ -118,8 +140,11 @@ def _blocks(data: Mapping[str, Any]) -> list[str]:
     return ["\n".join(f"    {line}" for line in lines)]
 
 
-def _why(reason: object) -> str:
-    known = BY_CODE.get(str(reason))
+def _why(data: Mapping[str, Any], key: str) -> str:
+    reason = str(data.get(key))
+    if reason in _TO_CUSTOMER:
+        return _TO_CUSTOMER[reason].replace("{caller}", number(data.get("caller")))
+    known = BY_CODE.get(reason)
     return known.sentence if known else ""
 
 

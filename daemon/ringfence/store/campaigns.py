@@ -24,8 +24,8 @@ def check_traffic(option: str, traffic: str) -> None:
 async def add(
     connection: asyncpg.Connection, customer: str, campaign: str, *, traffic: str, description: str = ""
 ) -> None:
-    """Add a campaign, enabled. Raises BadInputError, NotFoundError on an unknown customer, ConflictError if it is
-    there."""
+    """Add a campaign, enabled. Raises BadInputError, NotFoundError on an unknown customer, and ConflictError if it
+    is there or the customer is terminated."""
     if _NAME.fullmatch(campaign) is None:
         raise BadInputError(
             f"{campaign!r} cannot be the name of a campaign: use at most 63 letters, digits, '.', '-' and '_', "
@@ -35,7 +35,8 @@ async def add(
     if len(description) > 500 or not description.isprintable():
         raise BadInputError("--description: give at most 500 characters without control characters")
     async with connection.transaction():
-        await policy.require_customer(connection, customer)
+        await policy.lock_customer(connection, customer)
+        await policy.refuse_terminated(connection, customer)
         added = await connection.fetchval(
             "insert into campaigns (customer, campaign, traffic, description) values ($1, $2, $3, $4) "
             "on conflict do nothing returning true",

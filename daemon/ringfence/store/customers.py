@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
@@ -27,6 +28,36 @@ _MOVES = {
 }
 _BECOMES = {"activate": "active", "restrict": "restricted", "suspend": "suspended", "terminate": "terminated"}
 _ENDS_CALLS = ("suspended", "terminated")
+
+# What a customer holds besides grants, each taken away with its entry in policy_changes, as `policy apply` does it
+# with customers that the file lacks.
+_HELD = {
+    "endpoints": """
+with gone as (delete from endpoints where customer = $1 returning *)
+select ringfence.note_change('endpoint.remove', customer, jsonb_build_object(
+  'kind', kind, 'value', value, 'host', host, 'reason', $2::text)) from gone
+""",
+    "campaigns": """
+with gone as (delete from campaigns where customer = $1 returning *)
+select ringfence.note_change('campaign.remove', customer, jsonb_build_object(
+  'campaign', campaign, 'traffic', traffic, 'reason', $2::text)) from gone
+""",
+    "destination_rules": """
+with gone as (delete from destination_rules where customer = $1 returning *)
+select ringfence.note_change('destination.remove', customer, jsonb_build_object(
+  'rule', destination_rule, 'destination', case area when '' then '+' || prefix else area end,
+  'reason', $2::text)) from gone
+""",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a move did: the state before and after, and how many of what a terminated customer gave up."""
+
+    before: str
+    state: str
+    released: Mapping[str, int] = field(default_factory=dict)
 
 
 async def add_customer(
@@ -85,9 +116,10 @@ async def add_customer(
 
 async def change_customer(connection: asyncpg.Connection, customer: str, changes: Mapping[str, str]) -> None:
     """Change the columns that are given: name, profile, time_zone, kind, restricted_profile, contact_email. Raises
-    as `add_customer` does, and NotFoundError."""
+    as `add_customer` does, NotFoundError, and ConflictError if the customer is terminated."""
     async with connection.transaction():
         await policy.lock_customer(connection, customer)
+        await policy.refuse_terminated(connection, customer)
         if "name" in changes:
             policy.check_text("--name", changes["name"])
         if "time_zone" in changes:
@@ -187,8 +219,9 @@ async def move(
     restricted: bool = False,
     hang_up: bool = False,
     approved_by: str = "",
-) -> tuple[str, str]:
-    """Activate, restrict, suspend, reinstate or terminate a customer; returns the state before and after.
+) -> Moved:
+    """Activate, restrict, suspend, reinstate or terminate a customer. One that is terminated gives up all it holds
+    in the same transaction: its grants are revoked, its endpoints, campaigns and destination rules removed.
 
     With `hang_up` every daemon ends the customer's live calls, emergency calls excepted: that may be asked for
     later too. Reinstating, to active or `restricted`, is written down as approved by `approved_by`, by default the
@@ -200,6 +233,8 @@ async def move(
     if reason or verb != "activate":
         policy.check_text("--reason", reason)
     async with connection.transaction():
+        if verb == "terminate":  # before the customer's row, as whoever else changes grants
+            await connection.execute("select ringfence.lock_grants()")
         before = await policy.lock_customer(connection, customer)
         state = _BECOMES.get(verb) or ("restricted" if restricted else "active")
         if verb not in _MOVES[before]:
@@ -217,8 +252,9 @@ async def move(
             raise ConflictError(
                 f"customer {customer!r} is {before} and cannot become {state}: its vetting "
                 f"{'ran out' if vetted is False else 'was never done'}; "
-                f"'ringfence customer vet {customer}' records one"
+                f"'ringfence customer vet {customer} --method …' records one"
             )
+        released = await _release(connection, customer, reason) if state == "terminated" else {}
         await connection.fetchval(
             "select ringfence.set_customer_state($1, $2, $3, $4, $5)",
             customer,
@@ -227,7 +263,21 @@ async def move(
             hang_up,
             (approved_by or current_actor()) if verb == "reinstate" else "",
         )
-    return before, state
+    return Moved(before, state, released)
+
+
+async def _release(connection: asyncpg.Connection, customer: str, reason: str) -> dict[str, int]:
+    """Take everything away that a customer holds; how many of what."""
+    grants = await connection.fetchval(
+        "select ringfence.revoke_grants(customer, min(first), max(last), $2) from grants where customer = $1 "
+        "group by customer",
+        customer,
+        reason,
+    )
+    released = {"grants": int(grants or 0)}
+    for what, take in _HELD.items():
+        released[what] = len(await connection.fetch(take, customer, reason))
+    return released
 
 
 def _possible(customer: str, state: str) -> str:

@@ -66,10 +66,12 @@ async def add(
     *,
     traffic: str = "conversational",
 ) -> None:
-    """Add all of them or, with BadInputError, ConflictError or NotFoundError, none."""
+    """Add all of them or, with BadInputError, ConflictError or NotFoundError, none. A customer that is terminated
+    gets none."""
     campaigns.check_traffic("--traffic", traffic)
     async with connection.transaction():
-        await policy.require_customer(connection, customer)
+        await policy.lock_customer(connection, customer)
+        await policy.refuse_terminated(connection, customer)
         for endpoint in added:
             await insert(connection, customer, endpoint, traffic=traffic)
 

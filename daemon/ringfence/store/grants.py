@@ -87,14 +87,14 @@ def source_fault(first: int, last: int, source: str) -> str:
 async def grant(connection: asyncpg.Connection, customer: str, first: int, last: int, terms: Terms) -> int | None:
     """Grant a block and return its grant's number, or None if exactly this was granted already.
 
-    Raises NotFoundError, BadInputError, and ConflictError if the block overlaps a grant of this customer, or one
-    of another customer unless both are shared.
+    Raises NotFoundError, BadInputError, and ConflictError if the customer is terminated, or if the block overlaps
+    a grant of this customer, or one of another customer unless both are shared.
     """
     if fault := block_fault(first, last) or terms.fault() or source_fault(first, last, terms.source):
         raise BadInputError(fault)
     async with connection.transaction():
-        await policy.require_customer(connection, customer)
         await connection.execute("select ringfence.lock_grants()")
+        await policy.refuse_terminated(connection, customer)
         clash = await connection.fetchrow(
             "select *, first = $2 and last = $3 and source = $4 and evidence = $5 and attestation = $6 "
             "and valid_from = coalesce($7, '-infinity'::timestamptz) "
@@ -276,10 +276,12 @@ async def _refuse_other_customers(
     if other is None:
         return
     here = "" if shared else "give --shared"
-    there = "" if other["shared"] else f"'ringfence number share {other['customer']} {_arguments(other)}' first"
+    block = f"{other['customer']} {_arguments(other)}"
+    there = "" if other["shared"] else f"'ringfence number share {block}' first"
     raise ConflictError(
         f"{_block(first, last)} meets {_named(other)}, and a number belongs to one customer unless both grants "
-        f"are shared: if both may show it, {' and '.join(way for way in (here, there) if way)}"
+        f"are shared: 'ringfence number revoke {block} --reason …' takes it from that customer; "
+        f"if both may show it, {' and '.join(way for way in (here, there) if way)}"
     )
 
 

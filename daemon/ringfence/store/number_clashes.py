@@ -9,8 +9,8 @@ from ringfence.store.faults import SHOWN, Faults
 
 _UNKNOWN = """
 create temp table number_unknown on commit drop as
-select line, customer from number_import i
-where not exists (select from ringfence.customers c where c.customer = i.customer)
+select i.line, i.customer, c.state from number_import i left join ringfence.customers c using (customer)
+where c.customer is null or c.state = 'terminated'
 """
 
 # Walking up the numbers of a customer, a block that begins before the end of an earlier one meets it.
@@ -114,10 +114,13 @@ cross join lateral (
 
 
 async def drop_unknown_customers(connection: asyncpg.Connection, faults: Faults) -> None:
-    """Lines of customers that are not there are faults."""
+    """Lines of customers that are not there, or are terminated, are faults."""
     await connection.execute(_UNKNOWN)
     for row in await connection.fetch("select * from number_unknown order by line limit $1", SHOWN):
-        faults.add(row["line"], f"customer: there is no customer {row['customer'][:64]!r}")
+        if row["state"] is None:
+            faults.add(row["line"], f"customer: there is no customer {row['customer'][:64]!r}")
+        else:
+            faults.add(row["line"], f"customer: {row['customer']!r} is terminated, and gets nothing more")
     await _drop(connection, faults, "number_unknown")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from ringfence.errors import BadInputError, NotFoundError
+from ringfence.errors import BadInputError, ConflictError, NotFoundError
 
 Row = dict[str, Any]
 
@@ -41,6 +41,21 @@ async def lock_customer(connection: asyncpg.Connection, customer: str) -> str:
     if state is None:
         raise await unknown_customer(connection, customer)
     return state
+
+
+async def refuse_terminated(connection: asyncpg.Connection, customer: str) -> None:
+    """Raises NotFoundError, and ConflictError if the customer is terminated: it gets nothing more.
+
+    Call it with the customer locked, or for grants after lock_grants(), which a termination takes too.
+    """
+    state = await connection.fetchval("select state from customers where customer = $1", customer)
+    if state is None:
+        raise await unknown_customer(connection, customer)
+    if state == "terminated":
+        raise ConflictError(
+            f"customer {customer!r} is terminated: that is for good, and it gets nothing more; "
+            "a new customer needs a new name"
+        )
 
 
 async def unknown_customer(connection: asyncpg.Connection, customer: str) -> NotFoundError:
