@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
@@ -12,7 +12,11 @@ from ringfence.policy import canonical, tree
 FIRST = 12122000000
 FREE_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 LINE = st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp", "Zs", "Cn", "Co"]), max_size=12)
-DATES = st.dates(min_value=date(1990, 1, 1)).map(str)
+TODAY = datetime.now(UTC).date()
+DATES = st.dates(min_value=TODAY - timedelta(days=9000)).map(str)
+PAST = st.dates(min_value=TODAY - timedelta(days=80), max_value=TODAY).map(str)
+AHEAD = st.dates(min_value=TODAY + timedelta(days=2), max_value=TODAY + timedelta(days=3500)).map(str)
+PLAIN = st.text("abcdefgh .-7", min_size=1, max_size=12).map(lambda text: " ".join(text.split()) or "x")
 CAP = st.integers(0, 2_000_000_000)
 CAPS = ("calls_per_day", "calls_per_month", "minutes_per_day", "minutes_per_month")
 
@@ -105,19 +109,25 @@ def _grants(draw: st.DrawFn, first: int) -> list[tree.Grant]:
 @st.composite
 def _vetting(draw: st.DrawFn) -> dict[str, Any]:
     blank: dict[str, Any] = {name: field.default for name, field in tree.model.Vetting.model_fields.items()}
+    plain = ("legal_name", "physical_address", "contact_name", "use_case", "questionnaire_version", "aup_version",
+             "aup_accepted_by", "trading_name")  # fmt: skip
     return tree.vetting(
         blank
+        | {name: draw(PLAIN) for name in plain}
         | {
-            "vetted_at": draw(DATES),
-            "vetted_by": draw(LINE.filter(bool)),
+            "vetted_at": draw(PAST),
+            "vetted_by": draw(PLAIN),
             "method": draw(st.sampled_from(["call", "visit", "documents"])),
-            "valid_until": draw(DATES),
-            "legal_name": draw(FREE_TEXT),
-            "contact_email": draw(LINE),
+            "valid_until": draw(AHEAD),
+            "contact_email": draw(st.from_regex(r"[a-z]{1,5}@[a-z]{1,5}\.example", fullmatch=True)),
             "expected_calls_per_second": draw(st.none() | st.integers(0, 999_999_999).map(lambda n: n / 1000)),
-            "red_flags": draw(st.lists(FREE_TEXT, max_size=2)),
-            "rmd_checked_at": draw(st.none() | DATES),
-            "note": draw(FREE_TEXT),
+            "aup_accepted_at": draw(PAST),
+            "red_flags": draw(st.lists(PLAIN, max_size=2)),
+            "filer_id_499": draw(st.from_regex(r"[0-9]{6}", fullmatch=True)),
+            "rmd_number": draw(st.from_regex(r"RMD[0-9]{7,10}", fullmatch=True)),
+            "rmd_status": draw(st.sampled_from(["listed", "not_listed"])),
+            "rmd_checked_at": draw(PAST),
+            "note": draw(PLAIN),
         }
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ringfence.cli import policy_replay
+from ringfence.cli import policy_log, policy_replay
 from ringfence.cli.session import Session, new_app, verb
 from ringfence.errors import BadInputError, ExitCode
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ringfence.policy.difference import Difference
     from ringfence.policy.document import Document
 
-app = new_app("Policy as files: export, diff, apply and replay.")
+app = new_app("Policy as files: export, diff, apply and replay; and who changed it.")
+
+MAX_FILE = 1_000_000_000  # bytes
 
 PolicyFile = Annotated[str, typer.Argument(metavar="FILE", help="Policy file; - reads standard input.")]
 
@@ -67,7 +69,7 @@ async def export(
 @verb(app, "diff")
 async def diff(session: Session, file: PolicyFile) -> ExitCode:
     """Show what applying the file would change; exit 1 if anything."""
-    from ringfence.policy.difference import changes, difference
+    from ringfence.policy.difference import changes, difference, some
 
     document = loaded(file)
     async with (
@@ -75,8 +77,16 @@ async def diff(session: Session, file: PolicyFile) -> ExitCode:
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         found = await difference(connection, document, file)
-    session.output.document({"policy_version": found.policy_version, "changes": list(changes(found))})
+    session.output.document(
+        {"policy_version": found.policy_version, "missing": found.missing, "changes": list(changes(found))}
+    )
     _show(session, found, file)
+    if found.missing:
+        session.output.line(
+            f"the file says nothing about customer {some(found.missing)}: 'policy apply' refuses that without "
+            "--terminate-missing, and with it they are terminated, not deleted: they give up what they hold, and "
+            "stay on record"
+        )
     if not found:
         session.output.line(f"no difference; the policy is at version {found.policy_version}")
     return ExitCode.REFUSED if found else ExitCode.OK
@@ -88,7 +98,9 @@ async def apply(
     *,
     file: PolicyFile,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Try it all and take it back.")] = False,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why, for the record; needed to restrict, suspend or terminate.")
+    ] = "",
     approved_by: Annotated[
         str, typer.Option("--approved-by", help="Who approved that suspended customers are reinstated.")
     ] = "",
@@ -133,6 +145,7 @@ async def apply(
             "dry_run": dry_run,
             "policy_version": version,
             "counts": done.counts,
+            "missing": shown[0].missing,
             "changes": list(changes(shown[0])),
         }
     )
@@ -146,14 +159,18 @@ async def apply(
 
 
 def loaded(file: str) -> Document:
-    """The policy in a file, or on standard input. Raises BadInputError."""
+    """The policy in a file, or on standard input, of at most a gigabyte. Raises BadInputError."""
     from ringfence.policy.document import load
 
+    origin = "standard input" if file == "-" else file
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
+            data = stream.read(MAX_FILE + 1)
     except OSError as error:
         raise BadInputError(f"{file}: cannot be read: {error.strerror}") from error
-    return load(data, "standard input" if file == "-" else file)
+    if len(data) > MAX_FILE:
+        raise BadInputError(f"{origin}: longer than {MAX_FILE:,} bytes: this is no policy file")
+    return load(data, origin)
 
 
 def _show(session: Session, found: Difference, file: str) -> None:
@@ -205,3 +222,4 @@ def _written(file: str, as_json: bool) -> Iterator[Any]:
 
 
 policy_replay.register(app)
+policy_log.register(app)

@@ -11,14 +11,16 @@ from typing import Any
 import asyncpg
 
 from ringfence.errors import ConflictError
-from ringfence.policy import checks, tree, values
-from ringfence.policy.difference import Difference, Part, difference, require_none_missing
+from ringfence.policy import checks, entries, tree, values, vettings
+from ringfence.policy.difference import Difference, Part, difference, require_none_missing, some
 from ringfence.policy.document import Document
 from ringfence.store import policy, policy_files
 
 _MANY_GRANTS = 10_000
 _LOCK = "select pg_advisory_lock(hashtextextended('ringfence.grants', 0))"
 _UNLOCK = "select pg_advisory_unlock(hashtextextended('ringfence.grants', 0))"
+_LOCK_WAIT_S = 5
+_NEEDS_A_REASON = frozenset({"restricted", "suspended", "terminated"})
 _ENDS_CALLS = frozenset({"suspended", "terminated"})
 
 
@@ -53,8 +55,8 @@ async def apply_document(
 
     Other changes of grants wait until the transaction is over; calls do not. Raises BadInputError for what is
     wrong with the file, and ConflictError if it cannot become true: customers that it lacks, moves between states
-    that may not be, endpoints and numbers of others. What the database refuses are asyncpg's errors; then the
-    transaction is lost.
+    that may not be or have no reason, endpoints and numbers of others. What the database refuses are asyncpg's
+    errors; then the transaction is lost.
     """
     terms = terms or Terms()
     await connection.execute("select ringfence.lock_grants()")
@@ -80,10 +82,11 @@ async def apply_file(
     """Apply a document in a transaction of its own, one at a time; a dry run takes it all back.
 
     `show` is given the difference before it is applied. Raises as `apply_document` does, and ConflictError if the
-    policy version is not `expect_version`, or if somebody changed the same things at the same moment.
+    policy version is not `expect_version`, if somebody changed the same things at the same moment, or if somebody
+    else is changing the policy for more than five seconds.
     """
     # The lock comes before the transaction, whose view of the database begins with its first query.
-    await connection.execute(_LOCK)
+    await _lock(connection)
     try:
         transaction = connection.transaction(isolation="repeatable_read")
         await transaction.start()
@@ -111,6 +114,19 @@ async def apply_file(
     return done
 
 
+async def _lock(connection: asyncpg.Connection) -> None:
+    await connection.execute(f"set lock_timeout = '{_LOCK_WAIT_S}s'")
+    try:
+        await connection.execute(_LOCK)
+    except asyncpg.LockNotAvailableError as error:
+        raise ConflictError(
+            "somebody else is changing the policy, and nothing was applied: try again when they are done"
+        ) from error
+    finally:
+        if not connection.is_closed():
+            await connection.execute("reset lock_timeout")
+
+
 class _Work:
     """The parts of a difference, written table by table for all customers: what one gives up another may take."""
 
@@ -122,12 +138,14 @@ class _Work:
         self._document = document
         self._reason = terms.reason or "policy apply"
         self._counts: Counter[str] = Counter()
+        self._parts = found.parts
         self._sections = {part.section: part for part in found.parts if not part.name}
         self._profiles = [part for part in found.parts if part.section == "profiles"]
         self._missing = set(found.missing)
         self._customers = [values.whole(part) for part in found.parts if part.section == "customers"]
 
     async def run(self) -> Changes:
+        self._check_reason()
         await self._write_provider()
         await self._write_profiles()
         await self._write_hours_and_reasons()
@@ -142,7 +160,9 @@ class _Work:
         if gone:
             await policy_files.remove_profiles(self._connection, gone)
         counts = {what: count for what, count in self._counts.items() if count}
-        detail = {"sha256": self._document.sha256, "reason": self._terms.reason, **counts}
+        sha256, reason = self._document.sha256, self._terms.reason
+        await policy_files.note_changes(self._connection, entries.entries(self._parts, sha256, reason))
+        detail = {"sha256": sha256, "reason": reason, **counts}
         return Changes(await policy.note_change(self._connection, "policy.apply", "", detail), counts)
 
     async def _write_provider(self) -> None:
@@ -262,8 +282,8 @@ class _Work:
     async def _write_vettings(self) -> None:
         added, emails = [], []
         for part in self._customers:
-            vetting, email = part.after.get("vetting"), tree.contact_email(part.before)
-            if vetting is not None and vetting != (part.before or {}).get("vetting"):
+            vetting, email = vettings.added(part), tree.contact_email(part.before)
+            if vetting is not None:
                 added.append((part.name, values.vetting_values(vetting)))
                 email = tree.contact_email({"vetting": vetting})
             if tree.contact_email(part.after) != email:
@@ -288,6 +308,15 @@ class _Work:
                 moves.append((part.name, step, self._reason, step in _ENDS_CALLS, self._terms.approved_by))
             self._counts["moved"] += 1
         await policy_files.move_customers(self._connection, moves)
+
+    def _check_reason(self) -> None:
+        moves = ((part.name, (part.before or {}).get("state"), part.after["state"]) for part in self._customers)
+        moved = [name for name, before, after in moves if before != after and after in _NEEDS_A_REASON]
+        if moved and not self._terms.reason:
+            raise ConflictError(
+                f"customer {some(moved)} would become restricted, suspended or terminated: nothing was applied; "
+                "say why with --reason, which the customer's notice and the record state"
+            )
 
     def _check_reinstating(self, customer: str) -> None:
         if not self._terms.reason or not self._terms.approved_by:

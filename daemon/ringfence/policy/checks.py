@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 KEPT = 20
 RESTRICTED = "restricted"
 
-_CAPS = (
-    "calls_per_second",
-    "burst",
-    "concurrent_calls",
-    "calls_per_day",
-    "calls_per_month",
-    "minutes_per_day",
-    "minutes_per_month",
-    "caller_id_calls_per_day",
-)
-
 
 @dataclass(slots=True)
 class Faults:
@@ -84,33 +73,12 @@ def _check_grants(document: Document, faults: Faults) -> None:
 
 
 def check_profiles(customers: Mapping[str, tree.Tree], profiles: Mapping[str, tree.Tree], faults: Faults) -> None:
-    """Find profiles that are not there, and restricted profiles that allow more than what they restrict."""
-    looser: dict[tuple[str, str], str] = {}
+    """Find profiles that are not there."""
     for name, customer in customers.items():
-        pair = (customer["profile"], customer["restricted_profile"])
-        unknown = [(key, each) for key, each in zip(("profile", "restricted_profile"), pair, strict=True)
-                   if each not in profiles]  # fmt: skip
-        for key, each in unknown:
-            hint = did_you_mean(each, list(profiles)).rstrip(";")
-            faults.add(("customers", name, key), f"there is no profile {each!r}{hint}")
-        if unknown or customer["state"] == "terminated":
-            continue
-        if pair not in looser:
-            looser[pair] = _looser(profiles[pair[0]], profiles[pair[1]])
-        if looser[pair]:
-            faults.add(
-                ("customers", name, "restricted_profile"),
-                f"profile {pair[1]!r} is looser than profile {pair[0]!r}: {looser[pair]}",
-            )
-
-
-def _looser(normal: tree.Tree, restricted: tree.Tree) -> str:
-    """The caps in which `restricted` allows more than `normal`; empty if there is none."""
-    return ", ".join(
-        f"{cap} {restricted.get(cap, 'unlimited')} instead of {normal[cap]}"
-        for cap in _CAPS
-        if cap in normal and (cap not in restricted or restricted[cap] > normal[cap])
-    )
+        for key in ("profile", "restricted_profile"):
+            if customer[key] not in profiles:
+                hint = did_you_mean(customer[key], list(profiles)).rstrip(";")
+                faults.add(("customers", name, key), f"there is no profile {customer[key]!r}{hint}")
 
 
 def endpoint_written(identity: tuple[str, str, str]) -> str:

@@ -56,11 +56,11 @@ async def reasons(connection: asyncpg.Connection) -> tree.Tree:
 
 
 async def customers(
-    connection: asyncpg.Connection, only: str | None = None, *, numbers: bool = True
+    connection: asyncpg.Connection, only: Sequence[str] | None = None, *, numbers: bool = True
 ) -> AsyncGenerator[tuple[str, tree.Tree, bool], None]:
-    """Customers in their order, with what they hold and whether they are no policy any more; needs a transaction.
+    """All customers, or only some, in their order, with what they hold and whether they are no policy any more.
 
-    Without `numbers` they have no key for their grants.
+    Needs a transaction. Without `numbers` they have no key for their grants.
     """
     async for batch in policy_files.customers(connection, only):
         names = [row["customer"] for row in batch]

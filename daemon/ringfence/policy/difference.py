@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
 from ringfence.errors import ConflictError
-from ringfence.policy import canonical, checks, database, tree
+from ringfence.policy import canonical, checks, database, tree, vettings
 from ringfence.policy.document import Document, refuse
 from ringfence.store import policy_files
 
 CONTEXT = 3
 _MUCH = 20_000_000  # lines times changed lines: more than this and only the changed lines are shown
-_WITHOUT_MOMENTS = ("vetted_at", "valid_until")
+_WITHOUT_MOMENTS = ("vetted_at", "valid_until", "rmd_checked_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ async def difference(connection: asyncpg.Connection, document: Document, origin:
     """Compare; needs a transaction, which should see one moment (repeatable read).
 
     Customers of the database that a whole policy lacks are parts without `after`, and in `missing`. Raises
-    BadInputError for what only the database can tell to be wrong with the file: profiles and time zones.
+    BadInputError for what only the database can tell to be wrong with the file: profiles, time zones, and vettings
+    that would be added but could not be recorded.
     """
     found = Difference(await policy_files.version(connection))
     profiles = await database.profiles(connection, hidden=True)
@@ -96,9 +97,7 @@ async def _customers(
     kept: set[str] = set()
     parts: list[Part] = []
     there: set[str] = set()
-    only = (
-        next(iter(document.customers)) if document.scope == "customers" and len(document.customers) == 1 else None
-    )
+    only = list(document.customers) if document.scope == "customers" else None
     async for name, before, hidden in database.customers(connection, only):
         said = document.customers.get(name)
         there.add(name)
@@ -172,17 +171,25 @@ async def _check(
                     ("customers", name, "time_zone"),
                     f"Postgres knows no time zone {after['time_zone']!r}: write one such as America/New_York",
                 )
+    if any(part.after is not None and part.before != part.after for part in customers):
+        provider = document.provider if document.scope == "policy" else await database.provider(connection)
+        vettings.check(customers, provider, await policy_files.now(connection), faults)
     refuse(origin, faults)
 
 
 def require_none_missing(found: Difference) -> None:
     """Raises ConflictError if the file of a whole policy lacks customers."""
     if found.missing:
-        more = f" and {len(found.missing) - 5:,} more" if len(found.missing) > 5 else ""
         raise ConflictError(
-            f"the file says nothing about customer {', '.join(map(repr, found.missing[:5]))}{more}: nothing was "
-            "applied; add them to the file, or terminate them with --terminate-missing"
+            f"the file says nothing about customer {some(found.missing)}: nothing was applied; add them to the "
+            "file, or terminate them with --terminate-missing"
         )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first five names, and how many more there are."""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return f"{', '.join(map(repr, names[:5]))}{more}"
 
 
 # --- for people ----------------------------------------------------------------------------------------------
@@ -216,7 +223,12 @@ def _without_context(before: list[str], after: list[str]) -> Iterator[str]:
 def changes(found: Difference) -> Iterator[tree.Tree]:
     """Every field or entry that is different, as {path, before, after}; None where it is not there."""
     for part in found.parts:
-        yield from _changes(part.path, part.before, part.after)
+        yield from changes_of(part)
+
+
+def changes_of(part: Part) -> Iterator[tree.Tree]:
+    """The same for one part."""
+    return _changes(part.path, part.before, part.after)
 
 
 def _changes(path: str, before: Any, after: Any) -> Iterator[tree.Tree]:

@@ -46,7 +46,7 @@ async def export(
             await policy.require_customer(connection, customer)
             yield canonical.SOME
         yield canonical.heading("customers")
-        found = database.customers(connection, customer, numbers=numbers)
+        found = database.customers(connection, customer and [customer], numbers=numbers)
         async with contextlib.aclosing(found):
             async for name, held, hidden in found:
                 if hidden and customer is None:

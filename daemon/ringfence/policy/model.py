@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -27,15 +26,12 @@ from ringfence.policy.fields import (
     read_moment,
 )
 from ringfence.store.endpoints import Endpoint as StoredEndpoint
-from ringfence.store.grants import block_fault
+from ringfence.store.grants import block_fault, source_fault
 from ringfence.store.policy import did_you_mean
 
 DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 Traffic = Literal["conversational", "telemarketing"]
 Mode = Literal["enforce", "report", "off"]
-
-# As in the constraint resporg_is_for_toll_free.
-_TOLL_FREE = re.compile(r"1(800|822|833|844|855|866|877|88[0-9])[0-9]{7}", re.ASCII)
 
 
 class Section(BaseModel):
@@ -230,13 +226,9 @@ class Grant(Section):
     @classmethod
     def _of_a_toll_free_number(cls, source: str, info: ValidationInfo) -> str:
         first = info.data.get("number") or info.data.get("first")
-        if first is None or source == "assigned":
-            return source
-        toll_free = _TOLL_FREE.fullmatch(str(first)) is not None
-        if toll_free and source != "resporg":
-            raise ValueError(f"+{first} is toll-free: only resporg (its RespOrg says so) or assigned holds for it")
-        if source == "resporg" and not toll_free:
-            raise ValueError(f"+{first} is not toll-free: only toll-free numbers have a RespOrg")
+        last = info.data.get("number") or info.data.get("last")
+        if first is not None and last is not None and (fault := source_fault(first, last, source)):
+            raise ValueError(fault.removeprefix("source: "))
         return source
 
     @model_validator(mode="after")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ringfence import rules
 from ringfence.policy import model, tree
-from ringfence.policy.difference import Part
 from ringfence.policy.fields import read_moment
 from ringfence.reasons import BY_CODE
 from ringfence.store.profiles import CAPS
+
+if TYPE_CHECKING:
+    from ringfence.policy.difference import Part
 
 _MOMENTS = frozenset({"vetted_at", "valid_until", "questionnaire_at", "aup_accepted_at", "rmd_checked_at"})
 
@@ -27,7 +30,7 @@ def whole(part: Part) -> Part:
         "destinations": {},
         "grants": [],
     }
-    return Part(part.section, part.name, part.before, after)
+    return replace(part, after=after)
 
 
 def changed(before: Any, after: Any) -> Iterator[tuple[Any, Any]]:

@@ -1,6 +1,6 @@
 """The SQL of policy files: the whole policy read in the order of its canonical form, and each part of it written.
 
-Writers work in the caller's transaction and note nothing: `policy.apply` writes one entry for all of them.
+Writers work in the caller's transaction and note nothing; `note_changes` does it for all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HIDDEN = """(c.state = 'terminated'
 
 _CUSTOMERS = f"""
 select customer, name, kind, state, time_zone, profile, restricted_profile, contact_email, {_HIDDEN} as hidden
-from customers c where $1::text is null or customer = $1 order by customer collate "C"
+from customers c where $1::text[] is null or customer = any ($1) order by customer collate "C"
 """  # noqa: S608 - constants only
 
 # A profile of hidden customers alone is theirs, not the policy's.
@@ -117,9 +117,11 @@ async def destinations(connection: asyncpg.Connection, customers: Sequence[str])
     return rows(await connection.fetch(_RULES, customers))
 
 
-async def customers(connection: asyncpg.Connection, customer: str | None = None) -> AsyncIterator[list[Row]]:
-    """Every customer, or one, in their order and in batches; needs a transaction."""
-    cursor = await connection.cursor(_CUSTOMERS, customer)
+async def customers(
+    connection: asyncpg.Connection, only: Sequence[str] | None = None
+) -> AsyncIterator[list[Row]]:  # fmt: skip
+    """Every customer, or those named, in their order and in batches; needs a transaction."""
+    cursor = await connection.cursor(_CUSTOMERS, only)
     while batch := await cursor.fetch(_BATCH):
         yield rows(batch)
 
@@ -130,6 +132,12 @@ async def held(connection: asyncpg.Connection, customers: Sequence[str], *, numb
     if numbers:
         wanted["grants"] = _GRANTS
     return {kind: rows(await connection.fetch(query, customers)) for kind, query in wanted.items()}
+
+
+async def now(connection: asyncpg.Connection) -> datetime:
+    """The moment of this transaction."""
+    found: datetime = await connection.fetchval("select now()")
+    return found
 
 
 async def time_zones(connection: asyncpg.Connection) -> set[str]:
@@ -298,12 +306,14 @@ async def add_grants(connection: asyncpg.Connection, grants: Iterable[tuple[Any,
 
 async def add_vettings(connection: asyncpg.Connection, vettings: Iterable[tuple[str, dict[str, Any]]]) -> None:
     """Add vettings by customer. What is sealed of the newest one is taken over; a vetting without its moment is of
-    now, and one without an end holds as long as the provider says."""
+    now, one without an end holds as long as the provider says, and a provider that was looked up nobody says when
+    was looked up now."""
     columns = ", ".join(VETTING_COLUMNS)
     values = ", ".join(
         {
             "vetted_at": "coalesce(n.vetted_at, now())",
             "valid_until": "coalesce(n.valid_until, coalesce(n.vetted_at, now()) + days * interval '1 day')",
+            "rmd_checked_at": "coalesce(n.rmd_checked_at, case when kind = 'provider' then now() end)",
             "source_addresses": "coalesce(n.source_addresses, '{}')",
             "red_flags": "coalesce(n.red_flags, '{}')",
             "documents": "coalesce(n.documents, '{}')",
@@ -315,6 +325,7 @@ async def add_vettings(connection: asyncpg.Connection, vettings: Iterable[tuple[
         f"select $1, old.tax_id_sealed, old.tax_id_digest, {values} "
         "from jsonb_populate_record(null::ringfence.vettings, $2::jsonb) n "
         "cross join (select vetting_valid_days as days from provider) p "
+        "join (select customer, kind from customers) c on c.customer = $1 "
         "left join lateral (select * from vettings where customer = $1 order by vetting_id desc limit 1) old "
         "on true",
         [(customer, json.dumps(values, default=_json)) for customer, values in vettings],
@@ -323,6 +334,11 @@ async def add_vettings(connection: asyncpg.Connection, vettings: Iterable[tuple[
 
 def _json(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+async def note_changes(connection: asyncpg.Connection, entries: Iterable[tuple[str, str, str]]) -> None:
+    """Write down what was changed: action, customer, and the detail as JSON."""
+    await connection.executemany("select ringfence.note_change($1, $2, $3::text::jsonb)", entries)
 
 
 async def analyze_grants(connection: asyncpg.Connection) -> None:

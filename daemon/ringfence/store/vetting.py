@@ -65,11 +65,6 @@ async def record(
             "from customers cross join provider where customer = $1",
             customer,
         )
-        if short and kind == "provider":
-            raise BadInputError(
-                f"customer {customer!r} is a provider: its vetting cannot be short, for the judge wants to know "
-                "that it is in the Robocall Mitigation Database"
-            )
         before = await _newest(connection, customer)
         vetting = {column: before[column] for column in CARRIED} if before else _blank()
         vetting["contact_email"] = email or vetting["contact_email"]
@@ -80,11 +75,9 @@ async def record(
             vetting |= _sealed(facts["tax_id"], customer, key)
         if short:
             vetting["note"] = f"{SHORT}. {vetting['note']}".strip(" .")
-        faults = _faults(vetting, kind, "" if short else provider_aup, now)
-        if not short and (missing := _missing(vetting, kind)):
-            faults.insert(0, f"a vetting is recorded when it is complete; missing: {', '.join(missing)}")
-        if faults:
-            raise BadInputError("\n".join(faults))
+        vetting["vetted_at"] = now
+        if wrong := faults(vetting, kind, provider_aup, now, short=short):
+            raise BadInputError("\n".join(f"{field}: {said}" if field else said for field, said in wrong))
         flags = await _duplicates(connection, customer, vetting["tax_id_digest"], before, accept_duplicate)
         vetting["red_flags"] = [*vetting["red_flags"], *(f for f in flags if f not in vetting["red_flags"])]
         places = ", ".join(f"${number}" for number in range(2, len(COLUMNS) + 2))
@@ -119,11 +112,49 @@ async def reveal(connection: asyncpg.Connection, customer: str, key: VettingKey)
         found = await _newest(connection, customer)
         if found is None or found["tax_id_sealed"] is None:
             raise NotFoundError(
-                f"customer {customer!r} has no tax id on record: 'ringfence customer vet {customer} --tax-id …'"
+                f"customer {customer!r} has no tax id on record: 'ringfence customer vet {customer} --method … --tax-id …'"
             )
         number = key.unseal(found["tax_id_sealed"], customer)
         await policy.note_change(connection, "customer.reveal", customer, {"vetting": found["vetting_id"]})
     return number
+
+
+def is_short(vetting: Mapping[str, Any]) -> bool:
+    """Whether it says that it is short."""
+    return str(vetting["note"]).startswith(SHORT)
+
+
+def faults(
+    vetting: Mapping[str, Any], kind: str, provider_aup: str, now: datetime, *, short: bool
+) -> list[tuple[str, str]]:
+    """Why a vetting of a customer of this kind cannot be recorded, each with its field, or none if it is more than
+    one; none if it can. `vetting` has a value for every column.
+
+    It is complete unless it is short, what it tells is not ahead of `now`, the acceptable-use policy that it
+    names is the provider's, and a provider was looked up in the Robocall Mitigation Database a short while ago.
+    """
+    found = []
+    if short and kind == "provider":
+        said = (
+            "the customer is a provider: its vetting cannot be short, for the judge wants to know that it is in "
+        )
+        found.append(("", f"{said}the Robocall Mitigation Database"))
+    elif not short and (missing := _missing(vetting, kind)):
+        found.append(("", f"a vetting is recorded when it is complete; missing: {', '.join(missing)}"))
+    ahead = [field for field in ("vetted_at", *_NOT_AHEAD) if vetting[field] and vetting[field] > now]
+    found += [(field, "is in the future") for field in ahead]
+    if not now < vetting["valid_until"] <= vetting["vetted_at"] + MAX_VALID:
+        found.append(("valid_until", f"must be in the future, by at most {MAX_VALID.days} days"))
+    if provider_aup and not short and vetting["aup_version"] not in ("", provider_aup):
+        found.append((
+            "aup_version",
+            f"{vetting['aup_version']!r} was accepted, and the policy that holds is {provider_aup!r} "
+            "('ringfence provider show')",
+        ))  # fmt: skip
+    checked = vetting["rmd_checked_at"]
+    if kind == "provider" and checked and checked < now - RMD_CHECK_HOLDS:
+        found.append(("rmd_checked_at", f"is more than {RMD_CHECK_HOLDS.days} days ago: look it up again"))
+    return found
 
 
 async def _newest(connection: asyncpg.Connection, customer: str) -> asyncpg.Record | None:
@@ -151,21 +182,6 @@ def _missing(vetting: Mapping[str, Any], kind: str) -> list[str]:
     if not vetting["contact_email"] and not vetting["contact_phone"]:
         missing.append("contact_email or contact_phone")
     return missing
-
-
-def _faults(vetting: Mapping[str, Any], kind: str, provider_aup: str, now: datetime) -> list[str]:
-    faults = [f"{field}: is in the future" for field in _NOT_AHEAD if vetting[field] and vetting[field] > now]
-    if not now < vetting["valid_until"] <= now + MAX_VALID:
-        faults.append(f"valid_until: must be in the future, by at most {MAX_VALID.days} days")
-    if provider_aup and vetting["aup_version"] not in ("", provider_aup):
-        faults.append(
-            f"aup_version: {vetting['aup_version']!r} was accepted, and the policy that holds is {provider_aup!r} "
-            "('ringfence provider show')"
-        )
-    checked = vetting["rmd_checked_at"]
-    if kind == "provider" and checked and checked < now - RMD_CHECK_HOLDS:
-        faults.append(f"rmd_checked_at: is more than {RMD_CHECK_HOLDS.days} days ago: look it up again")
-    return faults
 
 
 async def _duplicates(
