@@ -112,7 +112,8 @@ async def reveal(connection: asyncpg.Connection, customer: str, key: VettingKey)
         found = await _newest(connection, customer)
         if found is None or found["tax_id_sealed"] is None:
             raise NotFoundError(
-                f"customer {customer!r} has no tax id on record: 'ringfence customer vet {customer} --method … --tax-id …'"
+                f"customer {customer!r} has no tax id on record: "
+                f"'ringfence customer vet {customer} --method … --tax-id …'"
             )
         number = key.unseal(found["tax_id_sealed"], customer)
         await policy.note_change(connection, "customer.reveal", customer, {"vetting": found["vetting_id"]})
