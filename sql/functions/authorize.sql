@@ -28,7 +28,6 @@ declare
   v_day         date;
   v_month       date;
   v_version     bigint;
-  v_known       boolean;
   v_scopes      text[];
   v_over        text[];  -- caps that are exceeded, in the order of the rules
   v_enforced    text[];
@@ -229,7 +228,7 @@ begin
           insert into counters (customer) values (r.customer) on conflict do nothing;
           perform 1 from counters where customer = r.customer for no key update;
         end if;
-        perform strike(r.customer, r.decision_id, coalesce(r.caller_e164::text, r.caller), v_answer.reason);
+        perform strike(r.customer, r.decision_id, r.caller_e164::text, v_answer.reason);
       end if;
       insert into decisions (
         decision_id, customer, decided_at, orig_id, verdict, reason, sip_status, q850_cause, attestation,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import codecs
 import csv
 import os
@@ -28,7 +29,7 @@ MAX_LINE = 65_536  # bytes
 Row = TypeVar("Row")
 
 
-class CsvFile(Generic[Row]):
+class CsvFile(abc.ABC, Generic[Row]):
     """One file. Iterate over `rows` once; lines that cannot be a row are added to `faults`.
 
     A kind of file names its columns, and gives `check_header` and `read`, which makes rows of a line.
@@ -51,6 +52,7 @@ class CsvFile(Generic[Row]):
         """Hex SHA-256 of what was read so far."""
         return self._digest.hexdigest()
 
+    @abc.abstractmethod
     def check_header(self, names: Sequence[str]) -> None:
         """Raises BadInputError if these columns cannot be used together; each is known, none twice."""
 
@@ -58,9 +60,9 @@ class CsvFile(Generic[Row]):
         """The columns of a file that begins with this record, if it may do without a header and does."""
         return None
 
+    @abc.abstractmethod
     def read(self, line: int, record: list[str], places: dict[str, int]) -> Sequence[Row] | str:
         """The rows on this line, or what is wrong with it as `column: sentence`."""
-        raise NotImplementedError
 
     def rows(self) -> Iterator[Row]:
         """Every good line. Raises BadInputError, naming the line, where the file stops being CSV."""

@@ -13,7 +13,6 @@ from ringfence.store import policy
 from ringfence.store.connect import current_actor
 from ringfence.vetting_seal import VettingKey
 
-METHODS = ("call", "visit", "documents")
 SHORT = "short vetting: only who vetted, how and until when is on record here"
 RMD_CHECK_HOLDS = timedelta(days=90)
 MAX_VALID = timedelta(days=3650)
