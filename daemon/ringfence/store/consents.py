@@ -3,7 +3,6 @@ in policy_changes."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +11,8 @@ import asyncpg
 
 from ringfence.errors import BadInputError, ConflictError, NotFoundError
 from ringfence.store import policy
+from ringfence.store.bulk_load import bulk_load
 from ringfence.store.faults import SHOWN, Faults
-from ringfence.store.list_import import SETTINGS, abandon
 
 MAX_EVIDENCE = 500  # characters
 
@@ -187,12 +186,9 @@ async def load(
     unless given anew. Faults, a dry run and what `read` raises are as in `list_import.load_list`. Raises
     NotFoundError.
     """
-    transaction = connection.transaction()
-    await transaction.start()
     loaded = None
-    try:
+    async with bulk_load(connection) as load:
         await policy.require_customer(connection, customer)
-        await connection.execute(SETTINGS)
         await connection.execute(_TABLES)
         await connection.copy_records_to_table("consent_import", records=read)
         await connection.execute("analyze consent_import")
@@ -212,14 +208,7 @@ async def load(
                 detail: policy.Row = {"origin": origin, "sha256": digest(), "bad_lines": faults.count}
                 detail |= {key: counts.get(key, 0) for key in ("added", "changed", "unchanged", "ended")}
                 await policy.note_change(connection, "consent.load", customer, detail)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        abandon(connection)
-        raise
-    except BaseException:
-        if not connection.is_closed():
-            await transaction.rollback()
-        raise
-    await (transaction.rollback() if loaded is None or dry_run else transaction.commit())
+        load.keep = loaded is not None and not dry_run
     return loaded
 
 

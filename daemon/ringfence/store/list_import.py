@@ -3,7 +3,6 @@ them with what is there, and only the difference is written."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
@@ -12,6 +11,7 @@ import asyncpg
 
 from ringfence.errors import ConflictError
 from ringfence.store import policy
+from ringfence.store.bulk_load import bulk_load
 from ringfence.store.faults import Faults
 from ringfence.store.number_lists import NumberList, require_list
 
@@ -19,13 +19,6 @@ GUARDED = 1000  # entries a list must have before losing more than half of them 
 SAMPLES = 10
 
 ListRow = tuple[int, date | None]  # digits, since when they are listed if the file says so
-
-# If this process dies, the server is to notice and roll back.
-SETTINGS = """
-set local work_mem = '128MB';
-set local jit = off;
-set local client_connection_check_interval = '2s';
-"""
 
 _TABLES = """
 create temp table list_import (entry bigint, listed_on date) on commit drop;
@@ -101,12 +94,9 @@ async def load_list(
     or more than half of a list of over `GUARDED` entries would go; and NotFoundError if its customer is not there.
     What `read` raises leaves nothing behind.
     """
-    transaction = connection.transaction()
-    await transaction.start()
     loaded = None
-    try:
+    async with bulk_load(connection) as load:
         await require_list(connection, onto)
-        await connection.execute(SETTINGS)
         await connection.execute(_TABLES)
         await connection.copy_records_to_table("list_import", records=read)
         if skip_bad or not faults.count:
@@ -117,22 +107,8 @@ async def load_list(
                 _refuse_shrinking(onto, loaded)
             if not dry_run:
                 await _write(connection, onto, loaded, origin=origin, digest=digest(), skipped=faults.count)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        abandon(connection)
-        raise
-    except BaseException:
-        if not connection.is_closed():
-            await transaction.rollback()
-        raise
-    await (transaction.rollback() if loaded is None or dry_run else transaction.commit())
+        load.keep = loaded is not None and not dry_run
     return loaded
-
-
-def abandon(connection: asyncpg.Connection) -> None:
-    """Close the connection without a rollback, which would wait for the statement: the server does it by
-    itself."""
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # asyncpg's loose ends
-    connection.terminate()
 
 
 async def _compare(connection: asyncpg.Connection, onto: NumberList, *, add_only: bool) -> Loaded:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
 
+from ringfence.store.bulk_load import bulk_load
 from ringfence.store.faults import SHOWN, Faults
 from ringfence.store.number_clashes import (
     drop_grants_of_others,
@@ -24,12 +24,9 @@ __all__ = ["SHOWN", "Faults", "ImportRow", "Imported", "Replacing", "import_numb
 # line of the file, customer, first, last, source, evidence, attestation, valid_from, valid_until, shared
 ImportRow = tuple[int, str, int, int, str, str, str, datetime | None, datetime | None, bool]
 
-# If this process dies, the server is to notice and roll back. And a table that was bulk loaded or emptied a moment
-# ago has statistics that would make the planner read all of it for every row.
-_SETTINGS = """
-set local work_mem = '128MB';
-set local jit = off;
-set local client_connection_check_interval = '2s';
+# A table that was bulk loaded or emptied a moment ago has statistics that would make the planner read all of it
+# for every row.
+_PLANNING = """
 set local enable_seqscan = off;
 set local enable_bitmapscan = off;
 """
@@ -127,10 +124,8 @@ async def import_numbers(
     `replacing` revokes every grant of its customer, whose rows all must be, that the rows do not hold on the same
     terms. Raises ConflictError if it would take away more than half of over `GUARDED` numbers.
     """
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        await connection.execute(_SETTINGS)
+    async with bulk_load(connection) as load:
+        await connection.execute(_PLANNING)
         await connection.execute(_TABLE)
         await connection.copy_records_to_table("number_import", records=read)
         await connection.execute("analyze number_import")
@@ -157,15 +152,5 @@ async def import_numbers(
                 await connection.fetch(_NOTE_REPLACED, *by, revoked, lost, grants, numbers)
             # Running daemons plan anew; without the right to do this it is only a warning, and autovacuum does it.
             await connection.execute("analyze ringfence.grants")
-        keep = granting and not dry_run
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        # A rollback would wait for the statement; without us the server does it by itself.
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # asyncpg's loose ends
-        connection.terminate()
-        raise
-    except BaseException:
-        if not connection.is_closed():
-            await transaction.rollback()
-        raise
-    await (transaction.commit() if keep else transaction.rollback())
+        load.keep = granting and not dry_run
     return Imported(rows, already_there, grants, numbers, len(added), revoked, lost)
